@@ -1,0 +1,1 @@
+"""Generated from proto/asktell/v1 by `make proto`. Never edited."""
