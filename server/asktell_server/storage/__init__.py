@@ -1,0 +1,1 @@
+"""Durable studies and trials: the Storage protocol and one SQLAlchemy Core store."""

@@ -1,0 +1,156 @@
+"""What a storage is: durable studies and trials behind transactions, and the duties of whoever implements it.
+
+Work is a function of a transaction. `write` runs it and returns its result *after* the commit is on disk; if it raises, nothing
+of what it wrote stays and the error is passed on. Work must be safe to run again from the start (it may be, when another
+writer interferes), so it keeps its effects inside the transaction. Work runs in a thread of the storage, never in the event loop, and
+must not block on anything but the transaction.
+
+Isolation: `lock_study` holds the study's row until the commit, so works on one study run one after the other, on any number of
+servers. Works submitted by one task are committed in the order of submission.
+Reads see every commit that was acknowledged before they began.
+
+Revisions are the caller's duty: each write to a study locks it, raises `revision` by one and stamps the rows that it touches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from asktell_server.domain.objectives import Measurement
+from asktell_server.domain.study import Study, StudyState
+from asktell_server.domain.trial import Trial, TrialState
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoredRequest:
+    """What a request_id did: the fingerprint of the request's body, and what is needed to rebuild the response."""
+
+    fingerprint: str
+    response: Mapping[str, object]
+
+
+class Snapshot(Protocol):
+    """A consistent view of the database."""
+
+    def study(self, project: str, name: str) -> Study | None:
+        """The study, or None."""
+
+    def study_by_id(self, study_id: int) -> Study | None:
+        """The study with this internal id, or None."""
+
+    def studies(
+        self, project: str | None, states: Collection[StudyState], after: tuple[str, str] | None, limit: int
+    ) -> list[Study]:
+        """Studies by (project, name) after the pair `after`; of every project if None; in any state if `states` is empty."""
+
+    def trial(self, study_id: int, number: int, *, full: bool = True) -> Trial | None:
+        """The trial, with its intermediate measurements by step if `full`, or None."""
+
+    def trials(
+        self,
+        study_id: int,
+        *,
+        states: Collection[TrialState] = (),
+        after_number: int = 0,
+        limit: int,
+        full: bool = False,
+    ) -> list[Trial]:
+        """Trials by number after `after_number`; in any state if `states` is empty; with intermediate measurements if `full`."""
+
+    def trials_by_number(self, study_id: int, numbers: Collection[int]) -> list[Trial]:
+        """The trials with these numbers, by number, with their intermediate measurements; unknown numbers are left out."""
+
+    def changed_trials(self, study_id: int, after_revision: int) -> list[Trial]:
+        """Trials that changed after a revision, by number; of their intermediate measurements only those added after it."""
+
+    def history(self, study_id: int, after_revision: int) -> list[Trial]:
+        """Trials that changed after a revision, by number, without intermediate measurements."""
+
+    def last_measurement(self, study_id: int, number: int) -> Measurement | None:
+        """The intermediate measurement with the highest step, or None."""
+
+    def measurement_at(self, study_id: int, number: int, step: int) -> Measurement | None:
+        """The intermediate measurement at a step, or None."""
+
+    def expired_leases(self, now: datetime, limit: int) -> list[tuple[int, int]]:
+        """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first."""
+
+    def request(self, scope: str, request_id: str) -> StoredRequest | None:
+        """What the request_id did in this scope, or None."""
+
+    def trial_counts(self) -> Mapping[TrialState, int]:
+        """Number of trials in each state over all studies."""
+
+
+class Transaction(Snapshot, Protocol):
+    """A consistent view that can be changed."""
+
+    def lock_study(self, project: str, name: str) -> Study | None:
+        """The study, kept from other writers until the commit, or None."""
+
+    def lock_study_by_id(self, study_id: int) -> Study | None:
+        """As `lock_study`, by internal id."""
+
+    def insert_study(self, study: Study) -> Study:
+        """Adds a study; its `id` is ignored, the result carries the real one. The caller has seen that the name is free;
+        if another writer took it meanwhile, the work is run again.
+        """
+
+    def update_study(self, study: Study) -> None:
+        """Writes everything of a study that can change: all but id, project, name, spec and create_time."""
+
+    def delete_study(self, study_id: int) -> None:
+        """Removes a study with its trials, measurements and requests."""
+
+    def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        """Adds trials with their intermediate measurements, stamped with each trial's revision."""
+
+    def update_trial(self, study_id: int, trial: Trial) -> None:
+        """Writes everything of a trial that can change: all but number, suggestion, create_time, attempt, retry_of and the
+        intermediate measurements.
+        """
+
+    def insert_measurement(self, study_id: int, number: int, measurement: Measurement, revision: int) -> None:
+        """Adds an intermediate measurement; its step is set and new."""
+
+    def insert_request(
+        self, study_id: int | None, scope: str, request_id: str, stored: StoredRequest, time: datetime
+    ) -> None:
+        """Remembers what a request_id did; `study_id` says with which study it is deleted."""
+
+    def purge_requests(self, before: datetime, limit: int) -> int:
+        """Forgets up to `limit` requests from before a time; returns how many."""
+
+
+class Storage(Protocol):
+    """Durable studies and trials."""
+
+    async def start(self) -> None:
+        """Opens the database and brings its schema up to date. Raises StorageUnavailable."""
+
+    async def stop(self) -> None:
+        """Finishes what was submitted and closes the database."""
+
+    def submit(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """Queues `work` to be run in a transaction. The future is done after the commit is durable, or raises StorageUnavailable
+        or what `work` raises; futures are done in the order of the commits. Cancelling it does not stop the work.
+        """
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Runs `work` in a transaction; returns after the commit is durable. Raises StorageUnavailable, or what `work` raises."""
+
+    async def read(self, work: Callable[[Snapshot], T]) -> T:
+        """Runs `work` on a consistent view."""
+
+
+class CommitObserver(Protocol):
+    """Is told of each commit, from the storage's thread."""
+
+    def committed(self, seconds: float, works: int) -> None:
+        """A commit of so many works took `seconds`, from the first statement to the disk."""

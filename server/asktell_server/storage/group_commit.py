@@ -1,0 +1,178 @@
+"""Many works, one commit: the thread through which everything is written to SQLite.
+
+SQLite lets one transaction write at a time and makes it durable with an fsync, which takes longer than all else. So
+works queue up for one thread, which runs all that wait inside one transaction and commits once:
+
+    take what is queued ─> BEGIN IMMEDIATE ─> run each work ─> COMMIT (fsync) ─> answer all, in order
+                                                   │ one raised
+                                                   ├─ after writing nothing: its error is its answer, the rest go on
+                                                   └─ after writing: ROLLBACK, then each work in a transaction of its own
+
+While the disk is busy the queue fills, so batches grow with the load and a lone writer never waits for company. Nothing
+is answered before the commit, errors neither: they may rest on what a neighbour wrote. If the commit fails, all of the
+batch fail. A work that raises after a write is rare (use cases check first, then write), so its cost, a commit for each
+of its neighbours, buys the plain happy path without savepoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage.base import CommitObserver, Transaction
+
+_log = logging.getLogger(__name__)
+
+Work = Callable[[Transaction], Any]
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """A submitted work; `error` or else `result` is its outcome once it has run."""
+
+    work: Work
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _Spoilt(Exception):
+    """A work raised after it had written: its transaction must not be committed."""
+
+
+class GroupCommitWriter:
+    """Runs works one after the other on `connection`, which is in autocommit mode and used by nobody else meanwhile.
+
+    `max_batch`: works that share a commit at most. All methods are called from the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        transaction: Transaction,
+        *,
+        observer: CommitObserver,
+        max_batch: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._connection = connection
+        self._transaction = transaction
+        self._observer = observer
+        self._max_batch = max_batch
+        self._loop = loop
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._open = True
+        self._thread = threading.Thread(target=self._run, name="asktell-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> asyncio.Future[Any]:
+        """Queues `work`; the future gets its outcome after the commit. Cancelling the future does not stop the work."""
+        if not self._open:
+            raise StorageUnavailable("the storage is closed")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.put(_Job(work, future))
+        return future
+
+    async def stop(self) -> None:
+        """Finishes what was submitted and ends the thread. May be called again."""
+        self._open = False
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # All below runs in the writer's thread.
+
+    def _run(self) -> None:
+        while batch := self._take():
+            try:
+                self._process(batch)
+            except Exception as error:
+                # Not the database's fault and not a work's, but nobody may wait for ever.
+                _log.exception("the storage's writer failed")
+                _fail(batch, "the storage's writer failed", error)
+                self._answer(batch)
+
+    def _take(self) -> list[_Job]:
+        """Waits for a job, then takes what else is queued; nothing when there will be no more."""
+        batch: list[_Job] = []
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) >= self._max_batch or self._queue.empty():
+                return batch
+            job = self._queue.get()
+        if batch:
+            self._queue.put(None)
+        return batch
+
+    def _process(self, batch: Sequence[_Job]) -> None:
+        try:
+            self._commit(batch)
+        except _Spoilt:
+            if len(batch) > 1:
+                for job in batch:
+                    job.result = job.error = None
+                    self._process([job])
+                return
+        self._answer(batch)
+
+    def _commit(self, batch: Sequence[_Job]) -> None:
+        """Runs the batch in one transaction. Raises _Spoilt, with nothing left of it, if a work raised after a write."""
+        started = time.perf_counter()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                self._attempt(job)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            _log.error("a commit of %d works failed: %s", len(batch), error)
+            _fail(batch, "the database cannot be written", error)
+        except _Spoilt:
+            self._roll_back()
+            raise
+        else:
+            self._observer.committed(time.perf_counter() - started, len(batch))
+
+    def _attempt(self, job: _Job) -> None:
+        written = self._connection.total_changes
+        try:
+            job.result = job.work(self._transaction)
+        except BaseException as error:
+            # A future refuses StopIteration, which would mean something else to the waiting coroutine.
+            job.error = RuntimeError(f"work raised {error!r}") if isinstance(error, StopIteration) else error
+            # On some errors (a full disk, say) SQLite gives up the whole transaction by itself.
+            if self._connection.total_changes != written or not self._connection.in_transaction:
+                raise _Spoilt from None
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _answer(self, batch: Sequence[_Job]) -> None:
+        """Resolves the futures in order, with one call into the event loop."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_resolve, batch)
+
+
+def _fail(batch: Sequence[_Job], message: str, cause: Exception) -> None:
+    for job in batch:
+        job.error = StorageUnavailable(f"{message}: {cause}")
+        job.error.__cause__ = cause
+
+
+def _resolve(batch: Sequence[_Job]) -> None:
+    for job in batch:
+        if job.future.done():  # cancelled by who waited
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)

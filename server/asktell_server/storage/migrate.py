@@ -1,0 +1,58 @@
+"""Brings a database to the newest schema, inside the caller's transaction.
+
+The history of the schema is the Alembic revisions in `migrations/`; no alembic.ini is needed. To change the schema, change
+`schema` and add a revision after the newest (Alembic's `command.revision(alembic_config(), message)` begins the file); a test
+tells whether the two lead to the same tables.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, StaticPool, create_engine, inspect
+
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage.schema import metadata
+
+
+def alembic_config() -> Config:
+    """The configuration of Alembic, without a file."""
+    config = Config()
+    config.set_main_option("script_location", "asktell_server.storage:migrations")
+    return config
+
+
+def upgrade(connection: Connection) -> None:
+    """Creates or upgrades the schema; the caller commits.
+
+    Raises StorageUnavailable if a newer release made the database, or something else did.
+    """
+    config = alembic_config()
+    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    if current - known:
+        raise StorageUnavailable(
+            f"the database was made by a newer release (schema {', '.join(sorted(current - known))}); "
+            "use that release or a newer one"
+        )
+    if not current:
+        foreign = set(inspect(connection).get_table_names()) & set(metadata.tables)
+        if foreign:
+            raise StorageUnavailable(
+                f"the database holds tables of another program ({', '.join(sorted(foreign))}); choose another database"
+            )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def upgrade_sqlite(connection: sqlite3.Connection) -> None:
+    """`upgrade` in one transaction of a DBAPI connection in autocommit mode."""
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    with engine.connect() as wrapped:
+        connection.execute("BEGIN IMMEDIATE")
+        upgrade(wrapped)
+        connection.execute("COMMIT")

@@ -1,0 +1,152 @@
+"""The Storage on a SQL database.
+
+Statements and transactions (`statements`, `transaction`, `codec`) are the same for every database. What differs is who
+runs them, and that is this class: on SQLite works share commits in one writer thread (`group_commit`) and reads
+run beside it on connections of their own. A PostgreSQL storage has no such thread: it runs each work in a
+transaction of its own on a pool of connections, and lets `lock_study` queue writers of one study.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, TypeVar, cast
+
+from sqlalchemy import make_url
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.exc import ArgumentError
+
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage import sqlite
+from asktell_server.storage.base import CommitObserver, Snapshot, Transaction
+from asktell_server.storage.group_commit import GroupCommitWriter
+from asktell_server.storage.migrate import upgrade_sqlite
+from asktell_server.storage.statements import Statements
+from asktell_server.storage.transaction import SqlTransaction
+
+T = TypeVar("T")
+
+
+class SqlStorage:
+    """Durable studies and trials in the database at `url`: a path, ":memory:" or "sqlite:///path".
+
+    `observer` is told of each commit. `max_batch`: works that share a commit at most. `readers`: reads that run at the
+    same time. Belongs to the event loop that starts it. A database in memory is gone at `stop`, and its reads queue
+    with the writes.
+    """
+
+    def __init__(self, url: str, *, observer: CommitObserver, max_batch: int = 256, readers: int = 4) -> None:
+        self._path = _sqlite_path(url)
+        self._observer = observer
+        self._max_batch = max_batch
+        self._max_readers = readers
+        # Compiled once for both kinds of connection; parameters are bound by name.
+        self._statements = Statements(sqlite_dialect.dialect(paramstyle="named"))
+        self._changing = asyncio.Lock()
+        self._lock: IO[bytes] | None = None
+        self._connections: list[sqlite3.Connection] = []
+        self._writer: GroupCommitWriter | None = None
+        self._readers: queue.LifoQueue[tuple[sqlite3.Connection, Snapshot]] = queue.LifoQueue()
+        self._reader_threads: ThreadPoolExecutor | None = None
+
+    async def start(self) -> None:
+        """Opens the database and brings its schema up to date. Raises StorageUnavailable."""
+        async with self._changing:
+            connection = await asyncio.to_thread(self._open)
+            self._writer = GroupCommitWriter(
+                connection,
+                self._transaction(connection),
+                observer=self._observer,
+                max_batch=self._max_batch,
+                loop=asyncio.get_running_loop(),
+            )
+            if self._readers.qsize():
+                self._reader_threads = ThreadPoolExecutor(self._max_readers, thread_name_prefix="asktell-reader")
+
+    async def stop(self) -> None:
+        """Finishes what was submitted and closes the database."""
+        async with self._changing:
+            reader_threads, self._reader_threads = self._reader_threads, None
+            if self._writer is not None:
+                await self._writer.stop()
+                self._writer = None
+            if reader_threads is not None:
+                await asyncio.to_thread(reader_threads.shutdown)
+            await asyncio.to_thread(self._close)
+
+    def submit(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """Queues `work`; the future is done after the commit is durable. Raises StorageUnavailable when closed."""
+        if self._writer is None:
+            raise StorageUnavailable("the storage is closed")
+        return cast("asyncio.Future[T]", self._writer.submit(work))
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Runs `work` in a transaction; returns after the commit is durable. Raises StorageUnavailable, or what it raises."""
+        return await self.submit(work)
+
+    async def read(self, work: Callable[[Snapshot], T]) -> T:
+        """Runs `work` on a consistent view."""
+        if self._reader_threads is None:
+            return await self.write(work)
+        return await asyncio.get_running_loop().run_in_executor(self._reader_threads, self._read, work)
+
+    def _transaction(self, connection: sqlite3.Connection) -> SqlTransaction:
+        return SqlTransaction(connection.cursor(), self._statements, sqlite3)
+
+    def _open(self) -> sqlite3.Connection:
+        """Opens all connections; the result is the one for writing."""
+        try:
+            if self._path != sqlite.MEMORY:
+                self._lock = sqlite.lock_file(self._path)
+            writer = sqlite.connect_writer(self._path)
+            self._connections.append(writer)
+            upgrade_sqlite(writer)
+            if self._path != sqlite.MEMORY:
+                for _ in range(self._max_readers):
+                    reader = sqlite.connect_reader(self._path)
+                    self._connections.append(reader)
+                    self._readers.put((reader, self._transaction(reader)))
+        except sqlite3.Error as error:
+            self._close()
+            raise StorageUnavailable(f"cannot open the database {self._path}: {error}") from error
+        except BaseException:
+            self._close()
+            raise
+        return writer
+
+    def _close(self) -> None:
+        self._readers = queue.LifoQueue()
+        # The writer's connection goes last: SQLite then moves the log into the database.
+        while self._connections:
+            self._connections.pop().close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _read(self, work: Callable[[Snapshot], T]) -> T:
+        connection, snapshot = self._readers.get()
+        try:
+            connection.execute("BEGIN")
+            return work(snapshot)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._readers.put((connection, snapshot))
+
+
+def _sqlite_path(url: str) -> str:
+    """The path that `url` means. Raises StorageUnavailable for another database than SQLite."""
+    if "://" not in url:
+        return url
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StorageUnavailable("the database URL cannot be read; write sqlite:///path") from error
+    if parsed.get_backend_name() != "sqlite":
+        raise StorageUnavailable(
+            f"this release keeps studies in SQLite only, not in {parsed.get_backend_name()!r}; write sqlite:///path"
+        )
+    return parsed.database or sqlite.MEMORY

@@ -1,0 +1,259 @@
+"""The Transaction of `base` on one DBAPI cursor, in whatever transaction its connection is in.
+
+Knows no database by name: statements come compiled for one dialect, errors are told apart by the driver's DBAPI
+exception classes. Who begins and commits decides what `lock_study` waits for: on SQLite the transaction is the only
+writer from its first statement; on PostgreSQL the statement's FOR UPDATE takes the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from types import ModuleType
+from typing import Any, Protocol
+
+from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
+from asktell_server.domain.objectives import Measurement
+from asktell_server.domain.study import Study, StudyState
+from asktell_server.domain.trial import Trial, TrialState
+from asktell_server.storage import codec
+from asktell_server.storage.base import StoredRequest
+from asktell_server.storage.codec import Row
+from asktell_server.storage.statements import Statements
+
+# Numbers that one statement asks for at most.
+NUMBERS_AT_ONCE = 256
+
+
+class Cursor(Protocol):
+    """What is used of a DBAPI cursor."""
+
+    @property
+    def rowcount(self) -> int:
+        """Number of rows that the last statement changed."""
+
+    def execute(self, statement: str, values: Mapping[str, Any], /) -> object:
+        """Runs a statement."""
+
+    def fetchall(self) -> list[Any]:
+        """The rows that it found, as tuples."""
+
+
+class SqlTransaction:
+    """A consistent view that can be changed; see `base.Transaction` for what each method does.
+
+    Any method raises StorageUnavailable when the database fails, and ConcurrentUpdate when a row is there already (or
+    its parent is not) though the caller looked: another writer was faster.
+    """
+
+    def __init__(self, cursor: Cursor, statements: Statements, driver: ModuleType) -> None:
+        self._cursor = cursor
+        self._statements = statements
+        self._driver = driver
+
+    def _run(self, statement: str, values: Mapping[str, Any]) -> None:
+        try:
+            self._cursor.execute(statement, values)
+        except self._driver.IntegrityError as error:
+            raise ConcurrentUpdate(f"another writer interfered: {error}") from error
+        except (self._driver.ProgrammingError, self._driver.DataError):
+            raise
+        except self._driver.DatabaseError as error:
+            raise StorageUnavailable(f"the database failed: {error}") from error
+
+    def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        self._run(statement, values)
+        return self._cursor.fetchall()
+
+    def _one(self, statement: str, values: Mapping[str, Any]) -> Any:
+        rows = self._all(statement, values)
+        return rows[0] if rows else None
+
+    # Studies
+
+    def _study(self, statement: str, values: Mapping[str, Any]) -> Study | None:
+        row = self._one(statement, values)
+        return None if row is None else codec.study_from_row(row)
+
+    def study(self, project: str, name: str) -> Study | None:
+        """The study, or None."""
+        return self._study(self._statements.study, {"project": project, "name": name})
+
+    def study_by_id(self, study_id: int) -> Study | None:
+        """The study with this internal id, or None."""
+        return self._study(self._statements.study_by_id, {"id": study_id})
+
+    def lock_study(self, project: str, name: str) -> Study | None:
+        """The study, kept from other writers until the commit, or None."""
+        return self._study(self._statements.lock_study, {"project": project, "name": name})
+
+    def lock_study_by_id(self, study_id: int) -> Study | None:
+        """As `lock_study`, by internal id."""
+        return self._study(self._statements.lock_study_by_id, {"id": study_id})
+
+    def studies(
+        self, project: str | None, states: Collection[StudyState], after: tuple[str, str] | None, limit: int
+    ) -> list[Study]:
+        """Studies by (project, name) after the pair `after`."""
+        statement = self._statements.list_studies(project is not None, after is not None, len(states))
+        after_project, after_name = after or ("", "")
+        values: Row = {"project": project, "after_project": after_project, "after_name": after_name, "count": limit}
+        values |= {f"state{i}": state.name for i, state in enumerate(states)}
+        return [codec.study_from_row(row) for row in self._all(statement, values)]
+
+    def trial_counts(self) -> Mapping[TrialState, int]:
+        """Number of trials in each state over all studies."""
+        return dict(zip(TrialState, self._one(self._statements.trial_counts, {}), strict=True))
+
+    def insert_study(self, study: Study) -> Study:
+        """Adds a study; the result carries its id."""
+        (study_id,) = self._one(self._statements.insert_study, codec.study_row(study))
+        return replace(study, id=study_id)
+
+    def update_study(self, study: Study) -> None:
+        """Writes what can change. Raises LookupError if there is no such study."""
+        self._run(self._statements.update_study, {"id": study.id, **codec.study_changes(study)})
+        if self._cursor.rowcount != 1:
+            raise LookupError(f"there is no study with id {study.id}")
+
+    def delete_study(self, study_id: int) -> None:
+        """Removes a study with all that belongs to it."""
+        self._run(self._statements.delete_study, {"id": study_id})
+
+    # Trials
+
+    def trial(self, study_id: int, number: int, *, full: bool = True) -> Trial | None:
+        """The trial, with its intermediate measurements by step if `full`, or None."""
+        key = {"study_id": study_id, "number": number}
+        row = self._one(self._statements.trial, key)
+        if row is None:
+            return None
+        steps = self._all(self._statements.measurements, key) if full else ()
+        return codec.trial_from_row(row, tuple(codec.measurement_from_text(text) for (text,) in steps))
+
+    def trials(
+        self,
+        study_id: int,
+        *,
+        states: Collection[TrialState] = (),
+        after_number: int = 0,
+        limit: int,
+        full: bool = False,
+    ) -> list[Trial]:
+        """Trials by number after `after_number`."""
+        values: Row = {"study_id": study_id, "after_number": after_number, "count": limit}
+        values |= {f"state{i}": state.name for i, state in enumerate(states)}
+        rows = self._all(self._statements.list_trials(len(states)), values)
+        return self._with_measurements(study_id, rows) if full else [codec.trial_from_row(row) for row in rows]
+
+    def trials_by_number(self, study_id: int, numbers: Collection[int]) -> list[Trial]:
+        """The trials with these numbers, by number, with their intermediate measurements."""
+        return self._with_measurements(study_id, self._rows_by_number(study_id, numbers))
+
+    def changed_trials(self, study_id: int, after_revision: int) -> list[Trial]:
+        """Trials that changed, or got a measurement, after a revision; with the measurements added after it."""
+        values = {"study_id": study_id, "after": after_revision}
+        rows = list(self._all(self._statements.changed_trials, values))
+        added = _by_number(self._all(self._statements.changed_measurements, values))
+        only_measured = added.keys() - {row[0] for row in rows}
+        if only_measured:
+            rows = sorted([*rows, *self._rows_by_number(study_id, only_measured)])
+        return [codec.trial_from_row(row, tuple(added.get(row[0], ()))) for row in rows]
+
+    def history(self, study_id: int, after_revision: int) -> list[Trial]:
+        """Trials that changed after a revision, by number, without intermediate measurements."""
+        values = {"study_id": study_id, "after": after_revision}
+        return [codec.trial_from_row(row) for row in self._all(self._statements.changed_trials, values)]
+
+    def expired_leases(self, now: datetime, limit: int) -> list[tuple[int, int]]:
+        """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first."""
+        values = {"now": codec.time_to_us(now), "count": limit}
+        return [(row[0], row[1]) for row in self._all(self._statements.expired_leases, values)]
+
+    def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        """Adds trials with their intermediate measurements."""
+        for trial in trials:
+            self._run(self._statements.insert_trial, codec.trial_row(study_id, trial))
+            for measurement in trial.intermediate:
+                self.insert_measurement(study_id, trial.number, measurement, trial.revision)
+
+    def update_trial(self, study_id: int, trial: Trial) -> None:
+        """Writes what can change. Raises LookupError if there is no such trial."""
+        self._run(self._statements.update_trial, codec.trial_changes(study_id, trial))
+        if self._cursor.rowcount != 1:
+            raise LookupError(f"there is no trial {trial.number} in the study with id {study_id}")
+
+    def _rows_by_number(self, study_id: int, numbers: Collection[int]) -> list[Any]:
+        return [
+            row
+            for values in _chunks(study_id, numbers)
+            for row in self._all(self._statements.trials_by_number(len(values) - 1), values)
+        ]
+
+    def _with_measurements(self, study_id: int, rows: Sequence[Any]) -> list[Trial]:
+        added: dict[int, list[Measurement]] = {}
+        for values in _chunks(study_id, [row[0] for row in rows]):
+            added |= _by_number(self._all(self._statements.measurements_by_number(len(values) - 1), values))
+        return [codec.trial_from_row(row, tuple(added.get(row[0], ()))) for row in rows]
+
+    # Measurements
+
+    def last_measurement(self, study_id: int, number: int) -> Measurement | None:
+        """The intermediate measurement with the highest step, or None."""
+        return self._measurement(self._statements.last_measurement, {"study_id": study_id, "number": number})
+
+    def measurement_at(self, study_id: int, number: int, step: int) -> Measurement | None:
+        """The intermediate measurement at a step, or None."""
+        key = {"study_id": study_id, "number": number, "step": step}
+        return self._measurement(self._statements.measurement_at, key)
+
+    def _measurement(self, statement: str, values: Mapping[str, Any]) -> Measurement | None:
+        row = self._one(statement, values)
+        return None if row is None else codec.measurement_from_text(row[0])
+
+    def insert_measurement(self, study_id: int, number: int, measurement: Measurement, revision: int) -> None:
+        """Adds an intermediate measurement; its step is set and new."""
+        row = {
+            "study_id": study_id,
+            "number": number,
+            "step": measurement.step,
+            "revision": revision,
+            "measurement": codec.measurement_to_text(measurement),
+        }
+        self._run(self._statements.insert_measurement, row)
+
+    # Requests
+
+    def request(self, scope: str, request_id: str) -> StoredRequest | None:
+        """What the request_id did in this scope, or None."""
+        row = self._one(self._statements.request, {"scope": scope, "request_id": request_id})
+        return None if row is None else codec.request_from_row(row)
+
+    def insert_request(
+        self, study_id: int | None, scope: str, request_id: str, stored: StoredRequest, time: datetime
+    ) -> None:
+        """Remembers what a request_id did."""
+        self._run(self._statements.insert_request, codec.request_row(study_id, scope, request_id, stored, time))
+
+    def purge_requests(self, before: datetime, limit: int) -> int:
+        """Forgets up to `limit` requests from before a time, the oldest first; returns how many."""
+        self._run(self._statements.purge_requests, {"before": codec.time_to_us(before), "count": limit})
+        return self._cursor.rowcount
+
+
+def _chunks(study_id: int, numbers: Collection[int]) -> Iterator[dict[str, int]]:
+    """Parameters for statements over `numbers`, in order; padded to powers of two, so that few statements serve all."""
+    ordered = sorted(set(numbers))
+    for start in range(0, len(ordered), NUMBERS_AT_ONCE):
+        part = ordered[start : start + NUMBERS_AT_ONCE]
+        size = 1 << (len(part) - 1).bit_length()
+        part += [part[-1]] * (size - len(part))
+        yield {"study_id": study_id, **{f"number{i}": number for i, number in enumerate(part)}}
+
+
+def _by_number(rows: Sequence[Any]) -> dict[int, list[Measurement]]:
+    grouped: dict[int, list[Measurement]] = {}
+    for number, text in rows:
+        grouped.setdefault(number, []).append(codec.measurement_from_text(text))
+    return grouped

@@ -1,0 +1,31 @@
+"""An observer that counts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from asktell_server.storage.sql import SqlStorage
+
+
+class Commits:
+    """Remembers the number of works of each commit."""
+
+    def __init__(self) -> None:
+        self.works: list[int] = []
+
+    def committed(self, seconds: float, works: int) -> None:
+        """Takes note."""
+        assert seconds > 0
+        self.works.append(works)
+
+
+@asynccontextmanager
+async def opened(path: object, commits: Commits | None = None, max_batch: int = 256) -> AsyncIterator[SqlStorage]:
+    """A started storage, stopped at the end."""
+    storage = SqlStorage(str(path), observer=commits or Commits(), max_batch=max_batch)
+    await storage.start()
+    try:
+        yield storage
+    finally:
+        await storage.stop()

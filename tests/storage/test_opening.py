@@ -1,0 +1,177 @@
+"""Opening a database: settings, the lock, what is refused and how it is said, and the schema's history."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage.schema import metadata
+from asktell_server.storage.sql import SqlStorage
+from asktell_server.testing.samples import a_study, add_study, ask, full_trial
+from sqlalchemy import create_engine
+
+from .helpers import Commits, opened
+
+
+async def refusal(path: object) -> str:
+    """The message with which a storage at `path` refuses to start."""
+    with pytest.raises(StorageUnavailable) as caught:
+        async with opened(path):
+            pass
+    return str(caught.value)
+
+
+async def test_reopening_finds_everything(tmp_path: Path) -> None:
+    """What one storage wrote, the next one reads, and goes on from there; by path or by URL."""
+    path = tmp_path / "studies.db"
+    async with opened(path) as storage:
+        stored = await add_study(storage, a_study(), full_trial(100))
+        await storage.write(ask("default", "digits"))
+
+    async with opened(f"sqlite:///{path}") as storage:
+        number = await storage.write(ask("default", "digits"))
+        trial = await storage.read(lambda tx: tx.trial(stored.id, 100))
+
+    assert number == 2
+    assert repr(trial) == repr(full_trial(100))
+
+
+async def test_one_storage_can_be_started_again(tmp_path: Path) -> None:
+    """After stop a storage can be started once more."""
+    storage = SqlStorage(str(tmp_path / "studies.db"), observer=Commits())
+    for _ in range(2):
+        await storage.start()
+        await storage.write(lambda tx: tx.trial_counts())
+        await storage.stop()
+
+    await storage.start()
+    counts = await storage.read(lambda tx: tx.trial_counts())
+    await storage.stop()
+
+    assert sum(counts.values()) == 0
+
+
+async def test_commits_are_durable(tmp_path: Path) -> None:
+    """The writer's connection syncs each commit to a write-ahead log and enforces foreign keys."""
+    async with opened(tmp_path / "studies.db") as storage:
+        writer = storage._connections[0]
+        settings = {
+            name: writer.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+
+
+async def test_a_second_server_is_refused(tmp_path: Path) -> None:
+    """The message names the path, also when it is reached by a link; the first server goes on; after it the way is free."""
+    path = tmp_path / "studies.db"
+    link = tmp_path / "link.db"
+    async with opened(path) as storage:
+        link.symlink_to(path)
+        message, by_link = await refusal(path), await refusal(link)
+        await add_study(storage, a_study())
+    async with opened(path) as storage:
+        found = await storage.read(lambda tx: tx.study("default", "digits"))
+
+    assert str(path) in message
+    assert "another server" in message
+    assert str(link) in by_link
+    assert found is not None
+
+
+async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    """A schema revision that this release does not know is refused by name, and the database is not locked after."""
+    path = tmp_path / "studies.db"
+    async with opened(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'r9999'")
+    first, again = await refusal(path), await refusal(path)
+    connection.close()
+
+    assert "newer release" in first
+    assert "r9999" in first
+    assert again == first
+
+
+async def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    """A table that is in the way is named and left as it is."""
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE trials (x)")
+    message = await refusal(path)
+    tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    connection.close()
+
+    assert "another program (trials)" in message
+    assert tables == [("trials",)]
+
+
+async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    """A text file, a folder, a missing folder and another kind of database each get a message that says so."""
+    text = tmp_path / "text.db"
+    text.write_text("not a database, and longer than the header of one" * 100)
+
+    assert "not a database" in await refusal(text)
+    assert text.read_text().startswith("not a database")
+    assert str(tmp_path) in await refusal(tmp_path)
+    assert "No such file or directory" in await refusal(tmp_path / "missing" / "studies.db")
+    assert "'postgresql'" in await refusal("postgresql://user:secret@host/name")
+    assert "secret" not in await refusal("postgresql://user:secret@host/name")
+    assert "sqlite:///path" in await refusal("://")
+
+
+async def test_schema_and_history_agree(tmp_path: Path) -> None:
+    """The migrations lead to the tables that the statements are written for."""
+    path = tmp_path / "studies.db"
+    async with opened(path):
+        pass
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+        (table,) = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'studies'").one()
+        (index,) = connection.exec_driver_sql(
+            "SELECT sql FROM sqlite_master WHERE name = 'ix_trials_lease_expire_time'"
+        ).one()
+    engine.dispose()
+
+    assert differences == []
+    # What the comparison does not see.
+    assert "AUTOINCREMENT" in table
+    assert "WHERE state = 'RUNNING' AND lease_expire_time IS NOT NULL" in index
+
+
+async def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
+    """No query that a server runs again and again reads a whole table."""
+    async with opened(tmp_path / "studies.db") as storage:
+        statements, connection = storage._statements, storage._connections[1]
+
+        def plan(statement: str) -> str:
+            parameters: dict[str, int] = defaultdict(lambda: 1)
+            return " | ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+        plans = {
+            "study": plan(statements.study),
+            "changed trials": plan(statements.changed_trials),
+            "changed measurements": plan(statements.changed_measurements),
+            "leases": plan(statements.expired_leases),
+            "waiting": plan(statements.list_trials(1)),
+            "page": plan(statements.list_trials(0)),
+            "last": plan(statements.last_measurement),
+            "by number": plan(statements.trials_by_number(2)),
+            "all studies": plan(statements.list_studies(in_project=False, after=True, states=0)),
+            "purge": plan(statements.purge_requests),
+            "delete": plan("DELETE FROM requests WHERE study_id = :study_id"),
+        }
+
+    assert {name: text for name, text in plans.items() if "SCAN" in text or "SEARCH" not in text} == {}
+    assert "ix_trials_study_id_revision" in plans["changed trials"]
+    assert "ix_trials_lease_expire_time" in plans["leases"]
+    assert "ix_trials_study_id_state_number (study_id=? AND state=? AND number>?)" in plans["waiting"]
+    assert "ix_requests_time" in plans["purge"]
