@@ -1,0 +1,151 @@
+"""What a study searches, for what, and how: `StudySpec`, and its two ways across the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from datetime import timedelta
+from typing import Literal, TypeAlias, TypedDict
+
+from google.protobuf.duration_pb2 import Duration
+
+from asktell.algorithms import Algorithm, algorithm_from_proto, algorithm_named, algorithm_to_proto
+from asktell.space import Space, parameter_from_proto, parameter_to_proto
+from asktell.v1 import study_pb2 as pb
+
+Direction: TypeAlias = Literal["maximize", "minimize"]
+Seconds: TypeAlias = timedelta | float
+"""A duration: a timedelta, or a number of seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """A study's specification; immutable once the study is created."""
+
+    space: Space
+    """Parameter by name."""
+    objectives: dict[str, Direction]
+    """Which way is better, by metric. More than one: the best trials are the Pareto front."""
+    _: KW_ONLY
+    algorithm: Algorithm | None = None
+    """How suggestions are made. None means that the server chooses."""
+    seed: int | None = None
+    """Same specification, seed and history give the same suggestions. None means that the server draws one."""
+    lease: timedelta | None = None
+    """How long a running trial may go without a sign of life before it is EXPIRED. None means for ever."""
+    max_retries: int | None = None
+    """How often the parameters of an EXPIRED trial are tried again. None means 2."""
+    max_trials: int | None = None
+    """The study is done after so many trials. None means no limit."""
+    target: float | None = None
+    """The study is done once the objective is at least this good."""
+    max_trials_without_improvement: int | None = None
+    """The study is done after so many succeeded trials in a row without a new best one."""
+
+
+def to_seconds(duration: Seconds) -> float:
+    """A duration in seconds."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+class StudyOptions(TypedDict, total=False):
+    """What `create_study` takes beside a name and a space, all by keyword."""
+
+    maximize: str | Sequence[str] | None
+    """The metric or metrics of which larger is better. One objective at least is needed."""
+    minimize: str | Sequence[str] | None
+    """The metric or metrics of which smaller is better."""
+    algorithm: str | Algorithm | None
+    """"random", "grid", "sobol", "skopt", or one of their dataclasses with settings. None: the server chooses."""
+    seed: int | None
+    """See `StudySpec`, as for those below."""
+    lease: Seconds | None
+    max_retries: int | None
+    max_trials: int | None
+    target: float | None
+    max_trials_without_improvement: int | None
+    labels: Mapping[str, str] | None
+    """For people and programs; those of an existing study are left as they are."""
+    description: str
+    """For people; that of an existing study is left as it is."""
+    if_exists: Literal["use", "fail"]
+    """What to do when the name is taken: "use" the study if its spec is equal (the default, which makes a script that
+    is run again go on), or "fail"."""
+
+
+def build_spec(space: Space, options: StudyOptions) -> StudySpec:
+    """The spec that the arguments of `create_study` describe. Raises ValueError or TypeError for misuse."""
+    unknown = set(options) - StudyOptions.__optional_keys__
+    if unknown:
+        raise TypeError(f"create_study() got unexpected arguments: {', '.join(sorted(unknown))}")
+    objectives: dict[str, Direction] = dict.fromkeys(_names(options.get("maximize")), "maximize")
+    for metric in _names(options.get("minimize")):
+        if metric in objectives:
+            raise ValueError(f"metric {metric!r} is both to maximize and to minimize")
+        objectives[metric] = "minimize"
+    if not objectives:
+        raise ValueError("a study needs an objective: give maximize= or minimize= the name of a metric")
+    algorithm = options.get("algorithm")
+    lease = options.get("lease")
+    return StudySpec(
+        dict(space),
+        objectives,
+        algorithm=algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm,
+        seed=options.get("seed"),
+        lease=None if lease is None else timedelta(seconds=to_seconds(lease)),
+        max_retries=options.get("max_retries"),
+        max_trials=options.get("max_trials"),
+        target=options.get("target"),
+        max_trials_without_improvement=options.get("max_trials_without_improvement"),
+    )
+
+
+def _names(metrics: str | Sequence[str] | None) -> list[str]:
+    if metrics is None:
+        return []
+    return [metrics] if isinstance(metrics, str) else list(metrics)
+
+
+def spec_to_proto(spec: StudySpec) -> pb.StudySpec:
+    """The spec on the wire."""
+    directions = {"maximize": pb.Objective.MAXIMIZE, "minimize": pb.Objective.MINIMIZE}
+    message = pb.StudySpec(
+        parameters=[parameter_to_proto(name, parameter) for name, parameter in spec.space.items()],
+        objectives=[pb.Objective(metric=name, direction=directions[way]) for name, way in spec.objectives.items()],
+        seed=spec.seed,
+    )
+    if spec.algorithm is not None:
+        message.algorithm.CopyFrom(algorithm_to_proto(spec.algorithm))
+    criteria = pb.StoppingCriteria(
+        max_trials=spec.max_trials or 0,
+        target=spec.target,
+        max_trials_without_improvement=spec.max_trials_without_improvement or 0,
+    )
+    if criteria.ByteSize():
+        message.stopping_criteria.CopyFrom(criteria)
+    if spec.lease is not None or spec.max_retries is not None:
+        policy = pb.TrialPolicy(max_retries=spec.max_retries)
+        if spec.lease is not None:
+            lease = Duration()
+            lease.FromTimedelta(spec.lease)
+            policy.lease.CopyFrom(lease)
+        message.trial_policy.CopyFrom(policy)
+    return message
+
+
+def spec_from_proto(message: pb.StudySpec) -> StudySpec:
+    """The spec as Python describes it."""
+    criteria = message.stopping_criteria
+    policy = message.trial_policy
+    directions: dict[int, Direction] = {pb.Objective.MAXIMIZE: "maximize", pb.Objective.MINIMIZE: "minimize"}
+    return StudySpec(
+        {parameter.name: parameter_from_proto(parameter) for parameter in message.parameters},
+        {objective.metric: directions[objective.direction] for objective in message.objectives},
+        algorithm=algorithm_from_proto(message.algorithm),
+        seed=message.seed if message.HasField("seed") else None,
+        lease=policy.lease.ToTimedelta() if policy.HasField("lease") else None,
+        max_retries=policy.max_retries if policy.HasField("max_retries") else None,
+        max_trials=criteria.max_trials or None,
+        target=criteria.target if criteria.HasField("target") else None,
+        max_trials_without_improvement=criteria.max_trials_without_improvement or None,
+    )

@@ -1,0 +1,323 @@
+"""The client against the real server, run by "local:" targets; and the examples, run as their readers would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asktell
+import pytest
+from asktell import (
+    Categorical,
+    Discrete,
+    FinishedTrial,
+    Float,
+    Int,
+    Skopt,
+    Space,
+    StopCause,
+    StudyState,
+    TrialState,
+    _local,
+    aio,
+    when,
+)
+
+ROOT = Path(__file__).parents[2]
+SPACE: Space = {
+    "optimizer": Categorical(["sgd", "adam"], default="sgd"),
+    "lr": Float(1e-5, 1e-1, log=True, default=1e-3),
+    "momentum": Float(0.0, 0.99, default=0.0, when=when("optimizer", "sgd")),
+    "batch": Discrete([16, 32, 64], default=32),
+    "layers": Int(1, 4, default=1),
+    "bias": Categorical([True, False], default=False),
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[asktell.Client]:
+    """A client of a server in memory."""
+    with asktell.connect("local:", timeout=60) as client:
+        yield client
+
+
+def score(trial: asktell.TrialRecord) -> float:
+    """A smooth function of the point."""
+    return float(trial.params["lr"]) * 10 + float(trial.params.get("momentum", 0.5)) - int(trial.params["layers"]) / 10
+
+
+def test_the_journey_of_a_trial(client: asktell.Client) -> None:
+    """The default point comes first, typed as Python expects, and reports and results come back as given."""
+    study = client.create_study("journey", SPACE, maximize="accuracy", algorithm="sobol", seed=1, lease=30)
+    trial = study.ask(worker="w")
+    advice = trial.report(1, accuracy=0.5)
+    trial.report(2, {"accuracy": 0.6, "val/loss": 0.1}, standard_errors={"accuracy": 0.01})
+    trial.tell(accuracy=0.75, step=2)
+    best = study.best_trial
+
+    assert repr(trial.params) == (
+        "{'optimizer': 'sgd', 'lr': 0.001, 'momentum': 0.0, 'batch': 32, 'layers': 1, 'bias': False}"
+    )
+    assert not advice
+    assert best is not None
+    assert [m.step for m in best.intermediate] == [1, 2]
+    assert best.measurement == asktell.Measurement({"accuracy": 0.75}, step=2)
+    assert (best.worker, best.attempt, best.state) == ("w", 1, TrialState.SUCCEEDED)
+    with pytest.raises(asktell.ResultConflict):
+        best.tell(accuracy=0.1)
+
+
+def test_a_spec_comes_back_as_it_went(client: asktell.Client) -> None:
+    """The server keeps everything that was said, fills in what was left open, and takes the same spec again as equal."""
+    settings = Skopt(base_estimator="RF", acquisition_function="LCB", initial_points=3, kappa=1.0)
+
+    study = client.create_study("spec", SPACE, maximize="accuracy", algorithm=settings, seed=7, target=0.0, lease=5.5)
+    again = client.create_study("spec", SPACE, maximize="accuracy", algorithm=settings, lease=5.5, target=0.0)
+
+    assert study.spec.space == SPACE
+    assert isinstance(study.spec.algorithm, Skopt)
+    assert (study.spec.algorithm.base_estimator, study.spec.algorithm.kappa) == ("RF", 1.0)
+    assert (study.spec.seed, study.spec.target) == (7, 0.0)
+    assert again.spec == study.spec
+    with pytest.raises(asktell.StudySpecMismatch) as caught:
+        client.create_study("spec", {"x": Float(0, 1)}, maximize="accuracy")
+    assert caught.value.fields
+
+
+def test_everything_that_is_wrong_is_said_at_once(client: asktell.Client) -> None:
+    """Violations of a bad space arrive as a list, and nothing is created."""
+    space: Space = {"lr": Float(0.0, -1.0), "n": Int(1, 9, step=20), "act": Categorical([])}
+
+    with pytest.raises(asktell.InvalidArgument) as caught:
+        client.create_study("bad", space, maximize="accuracy")
+
+    assert len(caught.value.violations) >= 3
+    assert all(violation.field in str(caught.value) for violation in caught.value.violations)
+    with pytest.raises(asktell.StudyNotFound):
+        client.get_study("bad")
+
+
+def test_optimize_goes_on_and_stops(client: asktell.Client) -> None:
+    """Threads share a study, a second run adds what is missing, and the study's own limit ends it."""
+    study = client.create_study("threads", SPACE, maximize="accuracy", algorithm="random", max_trials=12)
+
+    study.optimize(score, n_trials=6, n_workers=3)
+    counted = study.trial_counts.succeeded, len(list(study.trials()))
+    study.optimize(score, n_workers=3)
+    study.reload()
+
+    assert counted[1] == 6
+    assert study.trial_counts.succeeded == 12
+    assert study.state is StudyState.COMPLETED
+
+
+def test_a_model_explains_itself(client: asktell.Client) -> None:
+    """Skopt's suggestions carry a prediction after its initial points."""
+    study = client.create_study("model", {"x": Float(0, 1)}, minimize="loss", algorithm=Skopt(initial_points=3), seed=3)
+
+    study.optimize(lambda trial: (float(trial.params["x"]) - 0.3) ** 2, n_trials=5)
+
+    suggestion = list(study.trials())[-1].suggestion
+    assert suggestion.source is asktell.Source.MODEL
+    assert suggestion.predictions["loss"].standard_deviation >= 0
+
+
+def test_a_grid_ends(client: asktell.Client) -> None:
+    """An exhausted space ends an optimize in good order."""
+    study = client.create_study("grid", {"n": Int(1, 4)}, maximize="value", algorithm="grid")
+
+    study.optimize(lambda trial: float(trial.params["n"]))
+
+    assert sorted(int(trial.params["n"]) for trial in study.trials()) == [1, 2, 3, 4]
+    with pytest.raises(asktell.SearchSpaceExhausted):
+        study.ask()
+
+
+def test_stopping_a_study_reaches_its_trials(client: asktell.Client) -> None:
+    """Reports and heartbeats say so; results are still taken; resuming gives out trials again."""
+    study = client.create_study("stopping", SPACE, maximize="accuracy", algorithm="random", lease=1)
+    first, second = study.ask(2)
+
+    study.stop("enough")
+    advice = first.report(1, accuracy=0.5)
+    deadline = time.monotonic() + 20
+    while not second.should_stop and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(asktell.StudyNotActive):
+        study.ask()
+    first.tell_pruned("told to stop")
+    second.tell(accuracy=0.5)
+    study.resume()
+    third = study.ask()
+    third.tell_infeasible("no memory")
+
+    assert advice.cause is StopCause.STUDY_STOPPED
+    assert second.should_stop
+    assert first.metrics == {"accuracy": 0.5}
+    assert study.state is StudyState.ACTIVE
+
+
+def test_a_lease_outlives_its_length_by_heartbeats(client: asktell.Client) -> None:
+    """A held trial stays RUNNING past its lease; one whose handle is dropped expires and is tried again."""
+    study = client.create_study("leases", SPACE, maximize="accuracy", algorithm="random", lease=1, max_retries=1)
+    kept = study.ask()
+    dropped = study.ask().number
+    deadline = time.monotonic() + 30
+    while study.trial(dropped).state is TrialState.RUNNING and time.monotonic() < deadline:
+        time.sleep(0.1)
+    expired = study.trial(dropped)
+    kept.reload()
+    retry = study.ask()
+
+    assert expired.state is TrialState.EXPIRED
+    assert kept.state is TrialState.RUNNING
+    assert (retry.retry_of, retry.attempt, retry.params) == (dropped, 2, expired.params)
+    retry.tell(accuracy=0.5)
+    kept.tell(accuracy=0.5)
+
+
+def test_points_and_results_from_elsewhere(client: asktell.Client) -> None:
+    """Enqueued points are asked first with defaults filled in; a table of one study goes into another."""
+    study = client.create_study("source", SPACE, maximize="accuracy", algorithm="random")
+    study.enqueue({"lr": 0.01, "optimizer": "adam"}, notes="by hand")
+    trial = study.ask()
+    trial.tell(accuracy=0.9, standard_errors={"accuracy": 0.05})
+    trial.update(labels={"team": "a"})
+    study.ask().tell_failed("broke")
+    copy = client.create_study("copy", SPACE, maximize="accuracy", algorithm="random")
+
+    copy.import_trials(study.to_dicts())
+    copy.import_trials([FinishedTrial({"optimizer": "adam", "lr": 0.1}, {"accuracy": 0.1})])
+
+    assert trial.params == {"optimizer": "adam", "lr": 0.01, "batch": 32, "layers": 1, "bias": False}
+    best = copy.best_trial
+    assert best is not None
+    assert (best.params, best.measurement, best.labels) == (trial.params, study.trial(1).measurement, {"team": "a"})
+    assert [trial.state for trial in copy.trials()] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
+
+
+def test_a_watch_sees_what_happens(client: asktell.Client) -> None:
+    """Changes come in order, with the trials that changed."""
+    study = client.create_study("watched", SPACE, maximize="accuracy", algorithm="random")
+    changes = study.watch(study.revision)
+    trial = study.ask()
+    first = next(changes)
+    trial.tell(accuracy=0.5)
+    second = next(changes)
+    study.delete()
+
+    assert [t.state for t in first.trials] == ["RUNNING"]
+    assert [t.state for t in second.trials] == ["SUCCEEDED"]
+    with pytest.raises(asktell.StudyNotFound):
+        next(changes)
+
+
+def test_several_objectives_have_a_front(client: asktell.Client) -> None:
+    """With two directions the best trials are several."""
+    study = client.create_study("front", {"x": Float(0, 1)}, maximize="good", minimize="bad", algorithm="random")
+
+    study.optimize(lambda trial: {"good": float(trial.params["x"]), "bad": float(trial.params["x"])}, n_trials=3)
+
+    assert len(study.best_trials) == 3
+
+
+async def test_the_journey_in_asyncio(client: asktell.Client) -> None:
+    """Tasks share a study through grpc.aio."""
+
+    async def objective(trial: aio.AsyncTrial) -> float:
+        await trial.report(1, accuracy=0.0)
+        return score(trial)
+
+    async with await aio.connect(client.target, timeout=60) as other:
+        study = await other.create_study("async", SPACE, maximize="accuracy", algorithm="random", lease=30)
+        await study.optimize(objective, n_trials=8, n_workers=4)
+        best = await study.best_trial()
+        changes = study.watch()
+        change = await anext(changes)
+        await changes.aclose()  # type: ignore[attr-defined]
+
+    assert best is not None
+    assert change.study.trial_counts.succeeded == 8
+
+
+def test_two_clients_of_one_file_share_a_server(tmp_path: Path) -> None:
+    """The server is up as long as one of them is, and what was told is there when it comes again."""
+    target = f"local:{tmp_path}/study.db"
+    with asktell.connect(target) as first:
+        with asktell.connect(target) as second:
+            first.create_study("shared", SPACE, maximize="accuracy", algorithm="random").ask().tell(accuracy=0.5)
+            seen = second.get_study("shared").trial_counts.succeeded
+            same = first.target == second.target
+        still = first.get_study("shared").id
+    with asktell.connect(target) as third:
+        again = third.get_study("shared").trial_counts.succeeded
+
+    assert (seen, same, still, again) == (1, True, "shared", 1)
+    assert _local._servers._running.keys().isdisjoint({str(tmp_path / "study.db")})
+
+
+def test_a_local_server_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """Even SIGKILL of the parent leaves no server behind, for its pipe is closed."""
+    script = (
+        "import asktell, time\n"
+        f"client = asktell.connect('local:{tmp_path}/study.db')\n"
+        "from asktell import _local\n"
+        "print(next(iter(_local._servers._running.values()))._process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # a killed process cannot tidy up
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        server = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{server}/cmdline").exists() and time.monotonic() < deadline:
+        if not Path(f"/proc/{server}/cmdline").read_bytes():
+            break  # gone, and waiting for its new parent to notice
+        time.sleep(0.05)
+
+    gone = not Path(f"/proc/{server}/cmdline").exists() or not Path(f"/proc/{server}/cmdline").read_bytes()
+    assert gone
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        ("quickstart.py", "best of quickstart"),
+        ("async_workers.py", "best: trial"),
+        ("many_processes.py", "COMPLETED: 12 trials"),
+    ],
+)
+def test_an_example_runs(tmp_path: Path, example: str, said: str) -> None:
+    """As its head says, from an empty folder, without a word on stderr."""
+    environment = {key: value for key, value in os.environ.items() if key != "ASKTELL_TARGET"}
+
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / example), "12"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout
+
+
+def test_the_quickstart_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Run again with the same number it only adds the trial that it makes by hand."""
+    command = [sys.executable, str(ROOT / "examples" / "quickstart.py"), "5"]
+    environment = {key: value for key, value in os.environ.items() if key != "ASKTELL_TARGET"}
+
+    for _ in range(2):
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=True)
+
+    with asktell.connect(f"local:{tmp_path}/quickstart.db") as client:
+        assert client.get_study("quickstart").trial_counts.ended == 7

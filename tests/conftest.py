@@ -1,0 +1,25 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from asktell.v1 import study_service_pb2_grpc
+
+from .support import ServerProcess, serving, stub
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One real server on a SQLite file for all tests that do not harm it; use study names of your own."""
+    with serving(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def service(server: ServerProcess) -> Iterator[study_service_pb2_grpc.StudyServiceStub]:
+    """The bare gRPC stub of that server."""
+    with stub(server.target) as made:
+        yield made
