@@ -1,0 +1,45 @@
+"""The Kustomize base as objects, rendered by kubectl or, on machines without it, by reading the two keys that the base uses.
+
+The reader understands `resources` that are files and `labels` that go on an object's own metadata, and refuses everything
+else, so that it never renders something other than what a cluster would get.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Object = dict[str, Any]
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = REPOSITORY / "deploy"
+BASE = DEPLOY / "kubernetes" / "base"
+
+
+def render_with_kubectl(folder: Path) -> list[Object]:
+    """What `kubectl kustomize` prints for `folder`. Raises CalledProcessError if it refuses."""
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True)
+    return _documents(done.stdout)
+
+
+def render_by_hand(folder: Path) -> list[Object]:
+    """The same without kubectl. Raises ValueError for a kustomization that uses more than the base does."""
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    unknown = kustomization.keys() - {"apiVersion", "kind", "resources", "labels"}
+    if unknown:
+        raise ValueError(f"not understood without kubectl: {sorted(unknown)}")
+    if any(entry.keys() != {"pairs"} for entry in kustomization["labels"]):
+        raise ValueError("not understood without kubectl: labels that go further than an object's own metadata")
+
+    objects = [one for name in kustomization["resources"] for one in _documents((folder / name).read_text())]
+    for one in objects:
+        for entry in kustomization["labels"]:
+            one["metadata"].setdefault("labels", {}).update(entry["pairs"])
+    return objects
+
+
+def _documents(text: str) -> list[Object]:
+    return list(yaml.safe_load_all(text))
