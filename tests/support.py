@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, study_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
+
+from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, study_service_pb2_grpc
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 60.0
