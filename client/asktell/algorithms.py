@@ -40,7 +40,7 @@ class Skopt:
     initial_points: int = 0
     """Sobol points before the model takes over. 0 means max(5, min(2 * dimensions, 20))."""
     xi: float | None = None
-    """Improvement that EI and PI ask for, in units of the objective; at least 0. None means 0.01."""
+    """Improvement that EI and PI ask for, in units of the objective; at least 0. None means 0."""
     kappa: float | None = None
     """Weight of the deviation in LCB; above 0. None means 1.96."""
     max_observations: int = 0

@@ -242,7 +242,9 @@ class SkoptOptimizer(_message.Message):
     initial_points: _builtins.int
     """Number of Sobol points before the model takes over. 0 means max(5, min(2 * dimensions, 20))."""
     xi: _builtins.float
-    """Improvement that EI and PI ask for, in units of the objective; at least 0. Absent: 0.01."""
+    """Improvement that EI and PI ask for, in units of the objective; at least 0. Cut to a tenth of the standard deviation of
+    the history, beyond which it would leave nothing to choose by. Absent: 0.
+    """
     kappa: _builtins.float
     """Weight of the deviation in LCB; above 0. Absent: 1.96."""
     max_observations: _builtins.int

@@ -1,0 +1,1 @@
+"""Pure ask/tell optimizers: they know the domain and arrays, nothing of gRPC or SQL."""
