@@ -95,7 +95,7 @@ class ServerProcess:
 
     def kill(self) -> None:
         """Ends it with SIGKILL. Does nothing if it is not running."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._process.kill()
             self.wait()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from asktell.cli.app import root
 from click.testing import CliRunner, Result
+
+from asktell.cli.app import root
 
 _START_S = 60.0
 

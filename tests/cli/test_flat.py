@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asktell.cli import flat
 from asktell.cli.problems import BadInput
 from asktell.cli.records import trial_message
 from asktell.v1 import search_space_pb2 as pb
-from hypothesis import given
-from hypothesis import strategies as st
 
 CHOICES: list[Any] = ["adam", "", "1", 1, "2.5", 2.5, "true", True, "null", '"1"', '"', "a,b\nc\r", " x "]
 

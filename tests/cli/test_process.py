@@ -16,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from asktell.cli.app import root
 from click.testing import CliRunner
+
+from asktell.cli.app import root
 
 from .conftest import Run
 

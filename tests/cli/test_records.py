@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
+
 from asktell.cli.records import trial_message, trial_record, value_message
 from asktell.v1 import search_space_pb2 as space_pb
 from asktell.v1 import trial_pb2 as pb
-from google.protobuf.json_format import ParseDict
 
 NUMBERS = [space_pb.ParameterValue(int_value=1), space_pb.ParameterValue(float_value=2.5)]
 TRUTHS = [space_pb.ParameterValue(bool_value=True), space_pb.ParameterValue(string_value="1")]

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asktell.cli.files import parse_json, parse_yaml, read_document
 from asktell.cli.problems import BadInput
 from asktell.cli.studyfile import parse_study, study_document
 from asktell.v1 import search_space_pb2 as space
 from asktell.v1 import study_pb2 as pb
-from hypothesis import given
-from hypothesis import strategies as st
 
 DOCS = Path(__file__).parents[2] / "docs" / "study-file.md"
 MINIMAL: dict[str, Any] = {"parameters": {"x": {"type": "float", "min": 0, "max": 1}}, "objectives": {"minimize": "y"}}

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import asktell
 import pytest
+
+import asktell
 
 from .conftest import Run, RunJson
 

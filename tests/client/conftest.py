@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import asktell
 import pytest
+
+import asktell
 from asktell import Categorical, Float, Int, Space
 
 from .fake import FakeServer, FakeService, running

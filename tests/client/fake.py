@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf import any_pb2, duration_pb2, empty_pb2, timestamp_pb2
+from google.rpc import error_details_pb2, status_pb2
+
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as service
 from asktell.v1.study_service_pb2_grpc import StudyServiceServicer, add_StudyServiceServicer_to_server
-from google.protobuf import any_pb2, duration_pb2, empty_pb2, timestamp_pb2
-from google.rpc import error_details_pb2, status_pb2
 
 State = trial_pb2.Trial.State
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import asktell
 import pytest
+
+import asktell
 from asktell import (
     Categorical,
     Discrete,

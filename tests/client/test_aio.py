@@ -7,8 +7,9 @@ import gc
 import threading
 from collections.abc import AsyncIterator
 
-import asktell
 import pytest
+
+import asktell
 from asktell import FinishedTrial, TrialState, aio
 
 from .conftest import SPACE

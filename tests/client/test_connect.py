@@ -10,9 +10,10 @@ import textwrap
 from concurrent import futures
 from pathlib import Path
 
-import asktell
 import grpc
 import pytest
+
+import asktell
 from asktell import _local
 from asktell._targets import resolve_target
 from asktell.client import _default

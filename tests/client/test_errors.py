@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from datetime import timedelta
 
-import asktell
 import pytest
+
+import asktell
 from asktell import errors
 from asktell._status import CallFailed, to_error
 

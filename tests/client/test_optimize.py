@@ -8,8 +8,9 @@ import sys
 import threading
 from typing import Any
 
-import asktell
 import pytest
+
+import asktell
 from asktell import TrialState
 from asktell._calls import Call
 from asktell._progress import LineProgress, NoProgress, RichProgress, make_progress

@@ -6,8 +6,9 @@ import logging
 import threading
 from datetime import timedelta
 
-import asktell
 import pytest
+
+import asktell
 from asktell._retry import Attempts
 from asktell.errors import AskTellError
 

@@ -8,10 +8,11 @@ from collections.abc import Generator
 from datetime import UTC, timedelta
 from typing import Any
 
-import asktell
 import pytest
-from asktell import FinishedTrial, Float, Measurement, Source, StopCause, StudyState, TrialState
 from google.protobuf.message import Message
+
+import asktell
+from asktell import FinishedTrial, Float, Measurement, Source, StopCause, StudyState, TrialState
 
 from .conftest import SPACE
 from .fake import FakeServer, FakeService, Fault

@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib.image
 import pytest
+
 from asktell.demo import story, training
 
 RUN = [sys.executable, "-P", "-m", "asktell.cli.entry", "demo", "--quick", "--workers", "2", "--output"]

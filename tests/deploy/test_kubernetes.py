@@ -14,6 +14,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+
 from asktell_server.app import LIVENESS, READINESS
 
 from .pod_security import violations

@@ -7,14 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.trial import Prediction, TrialState
 from asktell_server.storage import codec
 from asktell_server.storage.schema import count_column
 from asktell_server.testing.samples import ALGORITHMS, a_study, a_trial, full_spec
-from hypothesis import given
-from hypothesis import strategies as st
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 values = finite | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.text(st.characters())

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from asktell_server.storage.base import Storage
 from asktell_server.testing.storage_contract import StorageContract
 

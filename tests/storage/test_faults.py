@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.trial import Trial
 from asktell_server.storage import sqlite

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage.schema import metadata
 from asktell_server.storage.sql import SqlStorage
 from asktell_server.testing.samples import a_study, add_study, ask, full_trial
-from sqlalchemy import create_engine
 
 from .helpers import Commits, opened
 

@@ -822,7 +822,7 @@ class CreateTrialsResponse(_message.Message):
     TRIALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[_trial_pb2.Trial]:
-        """The trials, in the order of the request."""
+        """The trials, in the order of the request, without their intermediate measurements."""
 
     def __init__(
         self,

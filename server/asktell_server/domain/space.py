@@ -73,9 +73,9 @@ class FloatParameter:
         """`value` as this parameter holds it. Raises NotInDomain."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise NotInDomain(f"must be a number, not {shown(value)}")
-        number = float(value)
-        if not math.isfinite(number) or not self.min <= number <= self.max:
+        if not self.min <= value <= self.max:  # false for NaN, too
             raise NotInDomain(f"must be in [{self.min}, {self.max}], not {shown(value)}")
+        number = float(value)
         if self.step is None:
             return number
         level = self.level(round((number - self.min) / self.step))
@@ -85,7 +85,7 @@ class FloatParameter:
 
     def level(self, k: int) -> float:
         """The k-th value of a stepped parameter, counted from 0."""
-        return self.min if self.step is None else min(self.min + k * self.step, self.max)
+        return float(self.min if self.step is None else min(self.min + k * self.step, self.max))
 
     def violations(self) -> Iterator[Violation]:
         """What is wrong with the range."""
@@ -178,7 +178,7 @@ class DiscreteParameter:
         """`value` as this parameter holds it. Raises NotInDomain."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise NotInDomain(f"must be a number, not {shown(value)}")
-        if float(value) not in self._members:
+        if value not in self._members:
             raise NotInDomain(f"must be one of {shown(list(self.levels))}, not {shown(value)}")
         return float(value)
 

@@ -88,7 +88,7 @@ class SkoptOptimizer:
     base_estimator: SkoptEstimator = SkoptEstimator.GP
     acquisition_function: SkoptAcquisition = SkoptAcquisition.EI
     initial_points: int = 0
-    xi: float = 0.01
+    xi: float = 0.0
     kappa: float = 1.96
     max_observations: int = 200
 
@@ -232,6 +232,8 @@ def label_violations(labels: Mapping[str, str]) -> Iterator[Violation]:
             yield Violation(f"labels[{shown(key)}]", f"the key must have {NAME_RULE}, {LABEL_KEY_CHARACTERS} at most")
         if len(value) > LABEL_VALUE_CHARACTERS:
             yield Violation(f"labels[{shown(key)}]", f"must have at most {LABEL_VALUE_CHARACTERS} characters")
+        elif "\x00" in value:
+            yield Violation(f"labels[{shown(key)}]", "must not contain the character NUL")
 
 
 def text_violations(field_name: str, text: str, limit: int) -> Iterator[Violation]:

@@ -1,0 +1,6 @@
+"""`python -m asktell_server`."""
+
+from asktell_server.cli import main
+
+if __name__ == "__main__":
+    main()

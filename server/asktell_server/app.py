@@ -1,0 +1,217 @@
+"""The composition root: every part is made here, handed what it needs, started, drained and stopped in order.
+
+start   storage -> engine host -> gRPC port -> HTTP port -> housekeeping; then ready
+stop    not ready -> (drain delay) -> watches end -> calls finish, at most the drain grace -> engine host -> storage
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from asktell.v1 import study_service_pb2, study_service_pb2_grpc
+from asktell_server.domain.study import Study
+from asktell_server.domain.trial import Trial
+from asktell_server.engine.host import EngineHost, HostConfig
+from asktell_server.observe.http import HttpServer
+from asktell_server.observe.metrics import Metrics
+from asktell_server.optimizers.registry import preload
+from asktell_server.rpc.boundary import Boundary
+from asktell_server.rpc.servicer import Servicer
+from asktell_server.service.asking import AskConfig, Asking
+from asktell_server.service.commits import Bell, Commits
+from asktell_server.service.housekeeping import Housekeeping
+from asktell_server.service.studies import Studies
+from asktell_server.service.trials import Trials
+from asktell_server.service.watching import Watching
+from asktell_server.storage.base import Snapshot, Storage
+from asktell_server.storage.sql import SqlStorage
+
+log = structlog.get_logger()
+
+SERVICE = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"].full_name
+LIVENESS, READINESS = "liveness", "readiness"
+_WHEN_READY = ("", READINESS, SERVICE)
+
+
+class CannotListen(Exception):
+    """A port cannot be bound; the message says which and what to change."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything that can be set.
+
+    `database`: path of the SQLite file, or ":memory:". `listen`, `http_listen`: host:port, port 0 takes a free one; `unix:PATH`
+    is possible for gRPC; `http_listen` None means no HTTP port. `drain_delay_s`: how long to go on serving after a stop signal,
+    not ready, so that load balancers notice. `drain_grace_s`: how long calls may then still take. `max_message_bytes`: larger
+    requests are refused by gRPC itself; it must leave room for a clear error about an oversized field. `reflection`: let clients
+    list the service.
+    """
+
+    database: str = "asktell.db"
+    listen: str = "127.0.0.1:50051"
+    http_listen: str | None = "127.0.0.1:8080"
+    drain_delay_s: float = 0.0
+    drain_grace_s: float = 10.0
+    max_message_bytes: int = 16 * 1024 * 1024
+    reflection: bool = True
+    host: HostConfig = field(default_factory=HostConfig)
+    ask: AskConfig = field(default_factory=AskConfig)
+
+
+def default_workers() -> int:
+    """One compute process per core, but for one core that serves."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class App:
+    """A server that can be started once and stopped once."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        registry: CollectorRegistry | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        self.config = config
+        self.registry = registry if registry is not None else CollectorRegistry()
+        metrics = Metrics(self.registry, version("asktell"))
+        self.storage = storage if storage is not None else SqlStorage(config.database, observer=metrics)
+        self.host = EngineHost(config.host, self._load, metrics)
+        self._bell = Bell()
+        commits = Commits(self.storage, self.host, self._bell)
+        self._servicer = Servicer(
+            Studies(self.storage, commits, clock),
+            Trials(self.storage, commits, clock, metrics),
+            Asking(self.storage, commits, self.host, clock, metrics, config.ask),
+            Watching(self.storage, self._bell, metrics),
+        )
+        self._boundary = Boundary(SERVICE, metrics)
+        self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
+        self._health = health_aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._http: HttpServer | None = None
+        self._background: asyncio.Task[None] | None = None
+        self._preloading: asyncio.Task[None] | None = None
+        self._ready = False
+        self.grpc_address = ""
+        self.http_address: str | None = None
+
+    async def start(self) -> None:
+        """Serves from when it returns. Raises StorageUnavailable, CannotListen."""
+        await self.storage.start()
+        try:
+            await self._listen()
+        except BaseException:
+            await self.storage.stop()
+            raise
+        self._background = asyncio.create_task(self._make_housekeeping().run())
+        self._preloading = asyncio.create_task(asyncio.to_thread(preload))
+        self._ready = True
+        await self._set_health(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        for name in _WHEN_READY:
+            await self._set_health(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info(
+            "serving", grpc=self.grpc_address, http=self.http_address, database=self.config.database, pid=os.getpid()
+        )
+
+    async def stop(self) -> None:
+        """Drains and stops; what was acknowledged is on disk, what was not begun is refused."""
+        log.info("draining", grace_s=self.config.drain_grace_s)
+        self._ready = False
+        for name in _WHEN_READY:
+            await self._set_health(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        if self.config.drain_delay_s:
+            await asyncio.sleep(self.config.drain_delay_s)
+        if self._background is not None:
+            self._background.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._background
+        if self._preloading is not None:
+            await self._preloading
+        self._bell.close()
+        if self._server is not None:
+            await self._server.stop(self.config.drain_grace_s)
+        if self._http is not None:
+            await asyncio.to_thread(self._http.stop)
+        await self.host.stop()
+        await self.storage.stop()
+        log.info("stopped")
+
+    async def _listen(self) -> None:
+        limit = self.config.max_message_bytes
+        server = grpc.aio.server(
+            interceptors=[self._boundary],
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                # A second server on the same port must fail instead of taking half of the calls.
+                ("grpc.so_reuseport", 0),
+                # Long training jobs keep idle channels through proxies: allow pings every 10 s, send one every minute.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.http2.max_ping_strikes", 0),
+            ],
+        )
+        study_service_pb2_grpc.add_StudyServiceServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self.config.reflection:
+            names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        if self.config.http_listen is not None:
+            host, port = _split(self.config.http_listen)
+            try:
+                self._http = HttpServer(host, port, self.registry, lambda: self._ready)
+            except OSError as error:
+                raise CannotListen(
+                    f"cannot listen on HTTP {self.config.http_listen}: {error.strerror}; change --http-listen"
+                ) from error
+            self.http_address = f"{host}:{self._http.port}"
+        try:
+            port = server.add_insecure_port(self.config.listen)
+        except RuntimeError as error:
+            if self._http is not None:
+                self._http.close()
+            raise CannotListen(
+                f"cannot listen on gRPC {self.config.listen}: in use or not an address here; change --listen"
+            ) from error
+        unix = self.config.listen.startswith("unix:")
+        self.grpc_address = self.config.listen if unix else f"{_split(self.config.listen)[0]}:{port}"
+        await server.start()
+        self._server = server
+        if self._http is not None:
+            self._http.start()
+
+    async def _load(self, study_id: int, after_revision: int) -> tuple[Study, list[Trial]] | None:
+        def work(tx: Snapshot) -> tuple[Study, list[Trial]] | None:
+            study = tx.study_by_id(study_id)
+            return None if study is None else (study, tx.history(study_id, after_revision))
+
+        return await self.storage.read(work)
+
+    async def _set_health(self, name: str, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        await self._health.set(name, status)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

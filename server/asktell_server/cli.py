@@ -1,0 +1,254 @@
+"""The command line of the server: flags, environment and a TOML file, read in this one place.
+
+A flag wins over the environment, the environment over the file, the file over the default; click checks each value and says
+what to change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+from click.core import ParameterSource
+
+from asktell_server.app import App, CannotListen, ServerConfig, default_workers
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.engine.host import HostConfig
+from asktell_server.engine.pool import PoolConfig
+from asktell_server.observe import logs
+from asktell_server.service.asking import AskConfig
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})")
+
+
+class Address(click.ParamType[str]):
+    """host:port, where the port may be 0."""
+
+    name = "host:port"
+
+    def __init__(self, *other_forms: str) -> None:
+        self._other_forms = other_forms
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address as given. Fails if it is not one."""
+        if any(value == form or (form.endswith(":") and value.startswith(form)) for form in self._other_forms):
+            return value
+        match = _ADDRESS.fullmatch(value)
+        if match is None or int(match[2]) > 65_535:
+            also = "".join(f", or {form}{'PATH' if form.endswith(':') else ''}" for form in self._other_forms)
+            self.fail(f"{value!r} is not an address; write host:port, such as 127.0.0.1:50051{also}", param, ctx)
+        return value
+
+
+def _read_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Makes what a TOML file sets the default of the other options."""
+    if value is None:
+        return None
+    try:
+        settings = tomllib.loads(value.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.BadParameter(f"cannot read {value}: {error}", ctx, param) from error
+    known = {p.name: p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")}
+    settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        listed = ", ".join(sorted(name for name in known if name))
+        raise click.BadParameter(f"{value} sets unknown {', '.join(unknown)}; known are {listed}", ctx, param)
+    ctx.default_map = {**(ctx.default_map or {}), **settings}
+    return value
+
+
+class _Serve(click.Command):
+    """A command that says where a wrong value came from when it was not a flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the settings. Raises BadParameter."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            param = error.param
+            source = ctx.get_parameter_source(param.name) if isinstance(param, click.Option) and param.name else None
+            if param is None or source not in (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP):
+                raise
+            in_environment = source is ParameterSource.ENVIRONMENT
+            where = f"ASKTELL_{str(param.name).upper()}" if in_environment else f"{param.name} in the TOML file"
+            raise click.BadParameter(f"{error.message} It was set by {where}.", ctx, param) from None
+
+
+_DEFAULT = ServerConfig()
+
+
+@click.command(
+    name="asktell serve",
+    cls=_Serve,
+    context_settings={"auto_envvar_prefix": "ASKTELL", "show_default": True, "max_content_width": 120},
+    epilog="Each option can also be set in the environment (the name in brackets) or in the TOML file, by its name with '_' for "
+    "'-': db = \"/var/lib/asktell/asktell.db\". Flags win over the environment, the environment over the file.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_file,
+    show_envvar=True,
+    help="TOML file with settings.",
+)
+@click.option(
+    "--db", default=_DEFAULT.database, show_envvar=True, help="SQLite file, made if missing; ':memory:' keeps nothing."
+)
+@click.option(
+    "--listen",
+    type=Address("unix:"),
+    default=_DEFAULT.listen,
+    show_envvar=True,
+    help="gRPC address; port 0 takes a free one.",
+)
+@click.option(
+    "--http-listen",
+    type=Address("none"),
+    default=_DEFAULT.http_listen,
+    show_envvar=True,
+    help="HTTP address (metrics, health), or none.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=default_workers,
+    show_default="cores - 1",
+    show_envvar=True,
+    help="Compute processes.",
+)
+@click.option(
+    "--job-limit-s", type=click.FloatRange(1, 86_400), default=_DEFAULT.host.pool.job_limit_s, show_envvar=True,
+    help="A compute process busy longer than this with one suggestion is replaced.",
+)  # fmt: skip
+@click.option(
+    "--studies-per-worker", type=click.IntRange(1), default=_DEFAULT.host.pool.studies_per_worker, show_envvar=True,
+    help="Models kept warm in one compute process.",
+)  # fmt: skip
+@click.option(
+    "--live-studies",
+    type=click.IntRange(1),
+    default=_DEFAULT.host.live_studies,
+    show_envvar=True,
+    help="Studies held in memory.",
+)
+@click.option(
+    "--look-ahead/--no-look-ahead",
+    default=_DEFAULT.host.look_ahead,
+    show_envvar=True,
+    help="Make the next suggestion before it is asked for.",
+)
+@click.option(
+    "--max-lag", type=click.IntRange(0), default=_DEFAULT.host.max_lag, show_envvar=True,
+    help="Results that a suggestion made ahead may not have seen yet.",
+)  # fmt: skip
+@click.option(
+    "--max-waiting-asks", type=click.IntRange(1), default=_DEFAULT.host.max_waiting_asks, show_envvar=True,
+    help="Asks that may wait for a model at once; more are refused with RESOURCE_EXHAUSTED.",
+)  # fmt: skip
+@click.option(
+    "--ask-timeout-s", type=click.FloatRange(0.1, 3600), default=_DEFAULT.ask.timeout_s, show_envvar=True,
+    help="How long an ask without a deadline may wait for a model before it falls back.",
+)  # fmt: skip
+@click.option(
+    "--drain-delay-s", type=click.FloatRange(0, 3600), default=_DEFAULT.drain_delay_s, show_envvar=True,
+    help="After SIGTERM: go on serving for so long, reported as not ready.",
+)  # fmt: skip
+@click.option(
+    "--drain-grace-s", type=click.FloatRange(0, 3600), default=_DEFAULT.drain_grace_s, show_envvar=True,
+    help="After that: how long calls may still take.",
+)  # fmt: skip
+@click.option(
+    "--max-message-mib", type=click.IntRange(1, 1024), default=_DEFAULT.max_message_bytes // 2**20, show_envvar=True,
+    help="Largest request and reply.",
+)  # fmt: skip
+@click.option(
+    "--reflection/--no-reflection", default=_DEFAULT.reflection, show_envvar=True, help="Let clients list the service."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_envvar=True,
+    help="Least severe message to log.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_envvar=True,
+    help="auto: JSON unless on a terminal.",
+)
+@click.option(
+    "--ready-file", type=click.Path(dir_okay=False, path_type=Path), show_envvar=True,
+    help='Once serving, write {"grpc": ADDRESS, "http": ADDRESS} to this file.',
+)  # fmt: skip
+@click.option("--stop-with-parent", is_flag=True, show_envvar=True, help="Drain and stop when standard input ends.")
+@click.version_option(package_name="asktell", prog_name="asktell serve")
+def main(**options: Any) -> None:
+    """Serve studies over gRPC until SIGTERM or Ctrl-C, then drain and stop."""
+    logs.setup(options["log_level"], options["log_format"])
+    config = ServerConfig(
+        database=options["db"],
+        listen=options["listen"],
+        http_listen=None if options["http_listen"] == "none" else options["http_listen"],
+        drain_delay_s=options["drain_delay_s"],
+        drain_grace_s=options["drain_grace_s"],
+        max_message_bytes=options["max_message_mib"] * 2**20,
+        reflection=options["reflection"],
+        host=HostConfig(
+            pool=PoolConfig(
+                workers=options["workers"],
+                job_limit_s=options["job_limit_s"],
+                studies_per_worker=options["studies_per_worker"],
+            ),
+            live_studies=options["live_studies"],
+            look_ahead=options["look_ahead"],
+            max_lag=options["max_lag"],
+            max_waiting_asks=options["max_waiting_asks"],
+        ),
+        ask=AskConfig(timeout_s=options["ask_timeout_s"]),
+    )
+    try:
+        uvloop.run(_serve(config, options["ready_file"], stop_with_parent=options["stop_with_parent"]))
+    except (StorageUnavailable, CannotListen) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(config: ServerConfig, ready_file: Path | None, *, stop_with_parent: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopping.set)
+    app = App(config)
+    await app.start()
+    if ready_file is not None:
+        _write_ready_file(ready_file, app)
+    if stop_with_parent:
+        threading.Thread(target=_wait_for_end_of_input, args=(loop, stopping), daemon=True).start()
+    await stopping.wait()
+    await app.stop()
+
+
+def _write_ready_file(path: Path, app: App) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"grpc": app.grpc_address, "http": app.http_address}), encoding="utf-8")
+    partial.replace(path)
+
+
+def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    loop.call_soon_threadsafe(stopping.set)

@@ -1,0 +1,1 @@
+"""Hosts live optimizers keyed by study: cache, compute processes, look-ahead."""

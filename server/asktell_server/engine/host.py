@@ -1,0 +1,277 @@
+"""The engine host: answers "what should trial n try?" for every study, as soon as possible.
+
+The three ways to a suggestion, tried in this order:
+
+1. a *held* suggestion, made ahead after the last result and still current;
+2. the optimizer's cheap part (a sampler, the initial design), here in the event loop, in microseconds;
+3. a model, in a compute process, joined if it is already in the making; when the deadline nears or the process is lost,
+   the quasi-random fallback.
+
+Results come in through `applied`, after their commit: they cost nothing here but an append, and start the next look-ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from asktell_server.domain.errors import SearchSpaceExhausted, ServerBusy, StudyNotFound
+from asktell_server.domain.study import Study, StudyState
+from asktell_server.domain.trial import Suggestion, Trial
+from asktell_server.engine.hosted import Computation, Held, HostedStudy, Reservation
+from asktell_server.engine.pool import OptimizerFailed, PoolConfig, WorkerLost, WorkerPool
+from asktell_server.observe.metrics import Metrics
+from asktell_server.optimizers.base import Proposal
+from asktell_server.optimizers.registry import create_optimizer
+
+log = structlog.get_logger()
+
+Loader = Callable[[int, int], Awaitable[tuple[Study, list[Trial]] | None]]
+"""(study id, revision) -> the study and its trials that changed since; None if the study is gone."""
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """Engine host.
+
+    `live_studies`: studies held in memory; the one used least recently goes first. `look_ahead`: make the next suggestion
+    before it is asked for. `max_lag`: results that a held suggestion may not have seen yet. `max_waiting_asks`: asks that may
+    wait for a model at once; more are refused with SERVER_BUSY.
+    """
+
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    live_studies: int = 1000
+    look_ahead: bool = True
+    max_lag: int = 0
+    max_waiting_asks: int = 1000
+
+
+class EngineHost:
+    """Hosts live optimizers keyed by study. Used from the event loop only."""
+
+    def __init__(self, config: HostConfig, load: Loader, metrics: Metrics) -> None:
+        self._config = config
+        self._load = load
+        self._metrics = metrics
+        self._pool = WorkerPool(config.pool, metrics)
+        self._studies: OrderedDict[int, HostedStudy] = OrderedDict()
+        self._ids: dict[tuple[str, str], int] = {}
+        self._loading: dict[int, asyncio.Task[HostedStudy]] = {}
+        self._waiting_asks = 0
+
+    async def stop(self) -> None:
+        """Ends the compute processes."""
+        await self._pool.stop()
+
+    def worker_process_ids(self) -> list[int]:
+        """Ids of the running compute processes."""
+        return self._pool.process_ids()
+
+    def by_name(self, project: str, name: str) -> HostedStudy | None:
+        """The image of a study that is in memory and current, or None."""
+        study_id = self._ids.get((project, name))
+        hosted = None if study_id is None else self._studies.get(study_id)
+        if hosted is None or hosted.stale:
+            return None
+        self._studies.move_to_end(hosted.study.id)
+        return hosted
+
+    async def image(self, study: Study) -> HostedStudy:
+        """The study's image, current at least up to the last commit of this server."""
+        hosted = self._studies.get(study.id)
+        if hosted is not None and not hosted.stale:
+            self._studies.move_to_end(study.id)
+            return hosted
+        task = self._loading.get(study.id)
+        if task is None:
+            task = self._loading[study.id] = asyncio.create_task(self._catch_up(study))
+            task.add_done_callback(lambda _: self._loading.pop(study.id, None))
+        return await asyncio.shield(task)
+
+    def is_ready(self, hosted: HostedStudy) -> bool:
+        """Whether the next suggestion costs no model: it is held, or cheap."""
+        held = hosted.held
+        current = held is not None and hosted.is_current(held, hosted.version, self._config.max_lag)
+        return current or not hosted.optimizer.needs_model()
+
+    async def reserve(self, hosted: HostedStudy, count: int, deadline: float) -> Reservation:
+        """Suggestions for the next `count` trials, reserved. `deadline` is on the clock of `time.monotonic`.
+
+        Fewer come if the space is exhausted on the way. Raises SearchSpaceExhausted, ServerBusy.
+        """
+        if count > 1 or hosted.turn.locked():
+            # A batch is one run of numbers: others wait for their turn, unless their deadline is nearer.
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await hosted.turn.acquire()
+            except TimeoutError:
+                return await self._reserve(hosted, count, deadline)
+            try:
+                return await self._reserve(hosted, count, deadline)
+            finally:
+                hosted.turn.release()
+        return await self._reserve(hosted, count, deadline)
+
+    async def _reserve(self, hosted: HostedStudy, count: int, deadline: float) -> Reservation:
+        since = hosted.version
+        reservation: Reservation | None = None
+        try:
+            for i in range(count):
+                if i:
+                    await asyncio.sleep(0)  # a long batch lets other calls in
+                suggestion = await self._next(hosted, since, deadline)
+                # What this ask has may have become void, or others have taken numbers, while it waited: the rest is theirs.
+                if reservation is not None and not hosted.is_last(reservation):
+                    break
+                reservation = hosted.reserve(suggestion, reservation)
+        except SearchSpaceExhausted:
+            if reservation is None:
+                raise
+        except BaseException:
+            if reservation is not None:
+                hosted.release(reservation)
+            raise
+        assert reservation is not None
+        self._look_ahead(hosted)
+        return reservation
+
+    def release(self, reservation: Reservation) -> None:
+        """Gives back suggestions that did not get into the database."""
+        hosted = self._studies.get(reservation.study_id)
+        if hosted is not None:
+            hosted.release(reservation)
+
+    def applied(self, study: Study, trials: Iterable[Trial]) -> None:
+        """Takes over a commit of this server."""
+        hosted = self._studies.get(study.id)
+        if hosted is not None:
+            hosted.applied(study, trials)
+            self._look_ahead(hosted)
+
+    def forget(self, study_id: int) -> None:
+        """Drops a study that was deleted."""
+        self._drop(self._studies.pop(study_id, None))
+        self._metrics.live_studies(len(self._studies))
+
+    def _drop(self, hosted: HostedStudy | None) -> None:
+        if hosted is not None:
+            key = (hosted.study.project, hosted.study.name)
+            if self._ids.get(key) == hosted.study.id:
+                del self._ids[key]
+
+    async def _catch_up(self, study: Study) -> HostedStudy:
+        started = time.perf_counter()
+        hosted = self._studies.get(study.id)
+        if hosted is None:
+            hosted = HostedStudy(study, create_optimizer(study.spec))
+            self._studies[study.id] = hosted
+            self._ids[study.project, study.name] = study.id
+            if hosted.optimizer.uses_results:
+                self._pool.warm_up(study.id, study.spec)
+            while len(self._studies) > self._config.live_studies:
+                self._drop(self._studies.popitem(last=False)[1])
+            self._metrics.live_studies(len(self._studies))
+        while hosted.stale:
+            changes = await self._load(study.id, hosted.applied_revision)
+            if changes is None:
+                self.forget(study.id)
+                raise StudyNotFound(f"projects/{study.project}/studies/{study.name}")
+            hosted.caught_up(*changes)
+        self._metrics.ask_phase("catch_up", time.perf_counter() - started)
+        self._look_ahead(hosted)
+        return hosted
+
+    async def _next(self, hosted: HostedStudy, since: int, deadline: float) -> Suggestion:
+        joined = False
+        while True:
+            held = hosted.held
+            if held is not None and hosted.is_current(held, since, self._config.max_lag):
+                hosted.held = None
+                if not joined:
+                    self._metrics.look_ahead("hit")
+                return held.suggestion
+            number, pending = hosted.next_number, hosted.pending()
+            if not hosted.optimizer.needs_model():
+                return hosted.optimizer.ask(number, pending).suggestion
+            if time.monotonic() >= deadline:
+                return self._fallback(hosted, "deadline", "the deadline was near")
+            computation = hosted.computation
+            if computation is None or not hosted.is_current(computation, since, self._config.max_lag):
+                computation = self._compute(hosted, urgent=True)
+                if not joined:
+                    self._metrics.look_ahead("miss")
+            else:
+                self._pool.hurry(hosted.study.id)
+                if not joined:
+                    self._metrics.look_ahead("joined")
+            joined = True
+            try:
+                await self._wait(computation, deadline)
+            except TimeoutError:
+                return self._fallback(hosted, "deadline", "the deadline was near")
+            except WorkerLost as error:
+                return self._fallback(hosted, "worker_lost", str(error))
+            except OptimizerFailed as error:
+                log.error("optimizer failed", study=hosted.study.name, trial=number, error=str(error))
+                return self._fallback(hosted, "numerical", f"the optimizer failed: {str(error).splitlines()[-1]}")
+
+    async def _wait(self, computation: Computation, deadline: float) -> None:
+        if self._waiting_asks >= self._config.max_waiting_asks:
+            raise ServerBusy(f"{self._waiting_asks} asks are waiting for a suggestion", retry_delay_s=1.0)
+        self._waiting_asks += 1
+        computation.waiters += 1
+        self._metrics.waiting_asks(self._waiting_asks)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await asyncio.shield(computation.future)
+        finally:
+            computation.waiters -= 1
+            self._waiting_asks -= 1
+            self._metrics.waiting_asks(self._waiting_asks)
+
+    def _fallback(self, hosted: HostedStudy, cause: str, detail: str) -> Suggestion:
+        self._metrics.fell_back(cause)
+        log.warning(
+            "suggestion fell back", study=hosted.study.name, trial=hosted.next_number, cause=cause, detail=detail
+        )
+        return hosted.optimizer.fallback(hosted.next_number, hosted.pending(), detail)
+
+    def _compute(self, hosted: HostedStudy, *, urgent: bool) -> Computation:
+        old = hosted.computation
+        if old is not None and not old.waiters:
+            old.future.cancel()  # frees its place in the queue if it has not begun
+        number, version, generation = hosted.next_number, hosted.version, hosted.generation
+        future = self._pool.submit(
+            hosted.study.id, hosted.study.spec, tuple(hosted.observations), hosted.pending(), number, urgent=urgent
+        )
+        computation = hosted.computation = Computation(number, version, generation, future)
+
+        def done(finished: asyncio.Future[Proposal | None]) -> None:
+            if hosted.computation is computation:
+                hosted.computation = None
+            if finished.cancelled() or finished.exception() is not None:
+                return
+            proposal = finished.result()
+            if proposal is not None:
+                hosted.held = Held(number, version, generation, proposal.suggestion)
+
+        future.add_done_callback(done)
+        return computation
+
+    def _look_ahead(self, hosted: HostedStudy) -> None:
+        if not self._config.look_ahead or hosted.stale or not hosted.optimizer.needs_model():
+            return
+        since, lag = hosted.version, self._config.max_lag
+        if hosted.held is not None and hosted.is_current(hosted.held, since, lag):
+            return
+        if hosted.computation is not None and hosted.is_current(hosted.computation, since, lag):
+            return
+        room = hosted.study.room()
+        if hosted.study.state is not StudyState.ACTIVE or (room is not None and room <= len(hosted.reserved)):
+            return
+        self._compute(hosted, urgent=False)

@@ -1,0 +1,340 @@
+"""Compute processes, each with a queue: a study is pinned to one, so that its model stays warm there.
+
+Processes are spawned, never forked: a fork beside gRPC's threads deadlocks. One thread per process owns the pipe to it. A
+process that dies, or is busy longer than `job_limit_s`, is replaced, and its job fails with WorkerLost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import multiprocessing
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import IntEnum
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+import structlog
+
+from asktell_server.domain.errors import SearchSpaceExhausted
+from asktell_server.domain.space import Point
+from asktell_server.domain.study import StudySpec
+from asktell_server.engine import worker
+from asktell_server.observe.metrics import Metrics
+from asktell_server.optimizers.base import Observation, Proposal
+
+log = structlog.get_logger()
+
+# One thread per process: several processes with a thread pool each would fight for the cores.
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_environment_lock = threading.Lock()
+
+
+class WorkerLost(Exception):
+    """The compute process died or overran while it worked on the job; the message says which."""
+
+
+class OptimizerFailed(Exception):
+    """The optimizer raised; the message is its traceback."""
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """Compute processes.
+
+    `workers`: how many, at least 1. `job_limit_s`: a process busy longer than this with one suggestion is killed.
+    `studies_per_worker`: models kept warm in one process; the one asked for least recently goes first.
+    """
+
+    workers: int = 1
+    job_limit_s: float = 120.0
+    studies_per_worker: int = 64
+
+
+class _Lane(IntEnum):
+    """Somebody waits, somebody will ask, somebody may ask: in this order jobs are begun."""
+
+    URGENT = 0
+    AHEAD = 1
+    WARM_UP = 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Ticket:
+    order: int
+    study_id: int
+    spec: StudySpec
+    observations: Sequence[Observation]
+    pending: Sequence[Point]
+    number: int  # 0 asks for a warm-up only
+    future: Future[Proposal | None]
+    submitted: float
+
+
+class _Queue:
+    """What one process is still to do. Each lane in order of arrival; a ticket that is cancelled leaves at once."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[_Lane, OrderedDict[int, _Ticket]] = {lane: OrderedDict() for lane in _Lane}
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, ticket: _Ticket, lane: _Lane) -> None:
+        with self._changed:
+            if not self._closed:
+                self._lanes[lane][ticket.order] = ticket
+                self._changed.notify()
+                return
+        _fail(ticket)
+
+    def is_empty(self, lane: _Lane) -> bool:
+        with self._changed:
+            return not self._lanes[lane]
+
+    def discard(self, ticket: _Ticket) -> None:
+        with self._changed:
+            for lane in self._lanes.values():
+                lane.pop(ticket.order, None)
+
+    def hurry(self, study_id: int) -> None:
+        with self._changed:
+            ahead = self._lanes[_Lane.AHEAD]
+            for ticket in [ticket for ticket in ahead.values() if ticket.study_id == study_id]:
+                self._lanes[_Lane.URGENT][ticket.order] = ahead.pop(ticket.order)
+
+    def get(self) -> _Ticket | None:
+        """The next ticket; None once the queue is closed."""
+        with self._changed:
+            while not self._closed:
+                for lane in self._lanes.values():
+                    if lane:
+                        return lane.popitem(last=False)[1]
+                self._changed.wait()
+            return None
+
+    def close(self) -> None:
+        """Fails what is left and all that will come."""
+        with self._changed:
+            self._closed = True
+            left = [ticket for lane in self._lanes.values() for ticket in lane.values()]
+            self._changed.notify()
+        for ticket in left:
+            _fail(ticket)
+
+
+def _fail(ticket: _Ticket) -> None:
+    if ticket.future.set_running_or_notify_cancel():
+        ticket.future.set_exception(WorkerLost("the server is stopping"))
+
+
+class WorkerPool:
+    """Computes suggestions in processes of their own. Started lazily: no study with a model, no process."""
+
+    def __init__(self, config: PoolConfig, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._order = itertools.count()
+        self._workers = [_Worker(i, config, metrics) for i in range(config.workers)]
+
+    def submit(
+        self,
+        study_id: int,
+        spec: StudySpec,
+        observations: Sequence[Observation],
+        pending: Sequence[Point],
+        number: int,
+        *,
+        urgent: bool,
+    ) -> asyncio.Future[Proposal | None]:
+        """Queues the suggestion for trial `number`. The future raises WorkerLost, OptimizerFailed or SearchSpaceExhausted.
+
+        `observations` is the study's whole history; the pool sends what the worker has not seen.
+        """
+        return self._put(study_id, spec, observations, pending, number, _Lane.URGENT if urgent else _Lane.AHEAD)
+
+    def hurry(self, study_id: int) -> None:
+        """Makes what was queued ahead for a study urgent: somebody waits for it now."""
+        self._worker(study_id).queue.hurry(study_id)
+
+    def warm_up(self, study_id: int, spec: StudySpec) -> None:
+        """Lets the study's worker load what it will need, unless it has better to do. Returns at once."""
+        if self._worker(study_id).queue.is_empty(_Lane.WARM_UP):
+            self._put(study_id, spec, (), (), 0, _Lane.WARM_UP)
+
+    def _worker(self, study_id: int) -> _Worker:
+        return self._workers[study_id % len(self._workers)]
+
+    def _put(
+        self,
+        study_id: int,
+        spec: StudySpec,
+        observations: Sequence[Observation],
+        pending: Sequence[Point],
+        number: int,
+        lane: _Lane,
+    ) -> asyncio.Future[Proposal | None]:
+        future: Future[Proposal | None] = Future()
+        ticket = _Ticket(next(self._order), study_id, spec, observations, pending, number, future, time.perf_counter())
+        self._worker(study_id).put(ticket, lane)
+        wrapped = asyncio.wrap_future(future)
+        wrapped.add_done_callback(_retrieve)
+        return wrapped
+
+    def process_ids(self) -> list[int]:
+        """Ids of the running processes."""
+        return [pid for w in self._workers if (pid := w.pid) is not None]
+
+    async def stop(self) -> None:
+        """Ends the processes; what they were working on, or were to work on, fails with WorkerLost."""
+        await asyncio.gather(*(asyncio.to_thread(w.stop) for w in self._workers))
+
+
+def _retrieve(future: asyncio.Future[Proposal | None]) -> None:
+    """Marks an error as seen: nobody may be waiting for work done ahead."""
+    if not future.cancelled():
+        future.exception()
+
+
+class _Worker:
+    """One process, the thread that talks to it, and what the process remembers."""
+
+    def __init__(self, index: int, config: PoolConfig, metrics: Metrics) -> None:
+        self._index = index
+        self._config = config
+        self._metrics = metrics
+        self.queue = _Queue()
+        self._thread: threading.Thread | None = None
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._told: OrderedDict[int, int] = OrderedDict()  # study id -> number of observations it has, latest use last
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return process.pid if process is not None and process.is_alive() else None
+
+    def put(self, ticket: _Ticket, lane: _Lane) -> None:
+        if self._thread is None and not self._stopping:
+            self._thread = threading.Thread(target=self._serve, name=f"compute-{self._index}", daemon=True)
+            self._thread.start()
+            # The process ignores SIGTERM, by which multiprocessing would end it at exit, and then wait for ever.
+            atexit.register(self._kill)
+        ticket.future.add_done_callback(lambda future: self.queue.discard(ticket) if future.cancelled() else None)
+        self.queue.put(ticket, lane)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.queue.close()
+        while self._thread is not None and self._thread.is_alive():
+            self._kill()  # again and again: the thread may be about to start it
+            self._thread.join(timeout=0.05)
+        atexit.unregister(self._kill)
+
+    def _kill(self) -> None:
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _serve(self) -> None:
+        while (ticket := self.queue.get()) is not None:
+            if not ticket.future.set_running_or_notify_cancel():
+                continue
+            try:
+                proposal = self._compute(ticket)
+            except Exception as error:
+                ticket.future.set_exception(error)
+            else:
+                ticket.future.set_result(proposal)
+        self._end_process()
+
+    def _compute(self, ticket: _Ticket) -> Proposal | None:
+        try:
+            connection = self._ensure_process()
+        except OSError as error:  # out of memory, processes or files
+            raise WorkerLost(f"no compute process can be started: {error}") from error
+        if ticket.number:
+            self._metrics.ask_phase("queue", time.perf_counter() - ticket.submitted)
+        job = self._job(ticket)
+        try:
+            connection.send(job)
+            if not connection.poll(self._config.job_limit_s):
+                raise WorkerLost(f"no answer within {self._config.job_limit_s} s")
+            answer: worker.Answer = connection.recv()
+        except (EOFError, OSError) as error:
+            self._end_process()
+            raise WorkerLost("the compute process died") from error
+        except WorkerLost:
+            self._end_process()
+            raise
+        if answer.exhausted:
+            raise SearchSpaceExhausted("study", "every point of the search space is taken")
+        if answer.error:
+            # What it had added before the error is unknown: begin the study anew next time.
+            self._told.pop(ticket.study_id, None)
+            raise OptimizerFailed(answer.error)
+        if answer.proposal is not None:
+            for phase, seconds in answer.proposal.phases_s.items():
+                self._metrics.ask_phase(phase, seconds)
+        return answer.proposal
+
+    def _job(self, ticket: _Ticket) -> worker.Job | worker.WarmUp:
+        if not ticket.number:
+            return worker.WarmUp(ticket.study_id, ticket.spec)
+        have = self._told.pop(ticket.study_id, None)
+        forget = []
+        while len(self._told) >= self._config.studies_per_worker:
+            forget.append(self._told.popitem(last=False)[0])
+        if have is not None and have > len(ticket.observations):
+            have = None  # a job that was queued before a later one ran
+        self._told[ticket.study_id] = len(ticket.observations)
+        return worker.Job(
+            ticket.study_id,
+            ticket.spec if have is None else None,
+            ticket.observations[have or 0 :],
+            ticket.pending,
+            ticket.number,
+            forget,
+        )
+
+    def _ensure_process(self) -> Connection:
+        if self._process is not None and self._connection is not None and self._process.is_alive():
+            return self._connection
+        if self._stopping:
+            raise WorkerLost("the server is stopping")
+        if self._process is not None:
+            self._end_process()
+            self._metrics.worker_restarted()
+            log.warning("compute process restarted", worker=self._index)
+        self._told.clear()
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=worker.run, args=(theirs,), name=f"asktell-compute-{self._index}", daemon=True)
+        with _environment_lock:
+            before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
+            os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))
+            try:
+                process.start()
+            finally:
+                for name, value in before.items():
+                    if value is None:
+                        del os.environ[name]
+                    else:
+                        os.environ[name] = value
+        theirs.close()
+        self._process, self._connection = process, ours
+        return ours
+
+    def _end_process(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None and self._process.is_alive():
+            self._process.kill()  # it holds nothing that is not in the database
+            self._process.join(timeout=5)

@@ -1,0 +1,1 @@
+"""Metrics and structured logs, injected wherever something is worth counting or saying."""

@@ -1,0 +1,268 @@
+"""The StudyService of the contract: each method reads its request, calls one use case, writes the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.empty_pb2 import Empty
+
+from asktell.names import InvalidName, ProjectName, StudyName, TrialName
+from asktell.v1 import study_pb2, study_service_pb2, study_service_pb2_grpc, trial_pb2
+from asktell_server.domain.errors import InvalidArgument, Violation
+from asktell_server.domain.study import StudyState
+from asktell_server.domain.trial import RESULT_STATES, TrialState
+from asktell_server.rpc import convert
+from asktell_server.service import paging
+from asktell_server.service.asking import Asking, ask_violations
+from asktell_server.service.requests import id_violations
+from asktell_server.service.studies import NewStudy, Studies, stop_violations
+from asktell_server.service.studies import update_violations as update_study_violations
+from asktell_server.service.trials import Advice, NewTrial, Result, Trials, report_violations, tell_violations
+from asktell_server.service.trials import update_violations as update_trial_violations
+from asktell_server.service.watching import Watching, after_violations
+
+if TYPE_CHECKING:  # generic only in the stubs
+    Context = grpc.aio.ServicerContext[Any, Any]
+N = TypeVar("N")
+
+ALL_PROJECTS = "projects/-"
+# Clients of most languages take messages of 4 MiB unless told otherwise.
+PAGE_BYTES = 2 * 1024 * 1024
+
+
+def _name(parse: Callable[[str], N], text: str, field: str, also: Callable[[], Iterable[Violation]] = tuple) -> N:
+    """The name taken apart. Raises InvalidArgument with it and with what is `also` wrong with the request."""
+    try:
+        return parse(text)
+    except InvalidName as error:
+        raise InvalidArgument([Violation(field, str(error)), *also()]) from None
+
+
+def _refuse(found: list[Violation]) -> None:
+    if found:
+        raise InvalidArgument(found)
+
+
+class Servicer(study_service_pb2_grpc.StudyServiceServicer):
+    """Thin: no rule of the domain lives here."""
+
+    def __init__(self, studies: Studies, trials: Trials, asking: Asking, watching: Watching) -> None:
+        self._studies = studies
+        self._trials = trials
+        self._asking = asking
+        self._watching = watching
+
+    async def CreateStudy(self, request: study_service_pb2.CreateStudyRequest, context: Context) -> study_pb2.Study:
+        found: list[Violation] = []
+        try:
+            parent = ProjectName.parse(request.parent)
+        except InvalidName as error:
+            found.append(Violation("parent", str(error)))
+            parent = ProjectName("unknown")
+        if request.conflict_policy not in study_service_pb2.CreateStudyRequest.ConflictPolicy.values():
+            found.append(Violation("conflict_policy", "must be FAIL or USE_EXISTING"))
+        spec, left_open = convert.read_spec(request.study.spec, found, "study.spec")
+        study = await self._studies.create(
+            NewStudy(
+                parent=parent,
+                study_id=request.study_id,
+                spec=spec,
+                description=request.study.description,
+                labels=dict(request.study.labels),
+                left_open=left_open,
+                use_existing=request.conflict_policy == study_service_pb2.CreateStudyRequest.USE_EXISTING,
+                request_id=request.request_id,
+                violations=tuple(found),
+                unimplemented=tuple(convert.unimplemented(request.study.spec, "study.spec")),
+            )
+        )
+        return convert.study_to_proto(study)
+
+    async def GetStudy(self, request: study_service_pb2.GetStudyRequest, context: Context) -> study_pb2.Study:
+        return convert.study_to_proto(await self._studies.get(_name(StudyName.parse, request.name, "name")))
+
+    async def ListStudies(
+        self, request: study_service_pb2.ListStudiesRequest, context: Context
+    ) -> study_service_pb2.ListStudiesResponse:
+        found = paging.size_violations(request.page_size)
+        states = convert.read_states(StudyState, study_pb2.Study.State, request.states, found, "states")
+        project = None
+        if request.parent != ALL_PROJECTS:
+            project = _name(ProjectName.parse, request.parent, "parent", lambda: found).project
+        _refuse(found)
+        studies, token = await self._studies.page(project, states, request.page_size, request.page_token)
+        return study_service_pb2.ListStudiesResponse(
+            studies=[convert.study_to_proto(study) for study in studies], next_page_token=token
+        )
+
+    async def UpdateStudy(self, request: study_service_pb2.UpdateStudyRequest, context: Context) -> study_pb2.Study:
+        pb = request.study
+        changes = (list(request.update_mask.paths), dict(pb.labels), pb.description)
+        name = _name(StudyName.parse, pb.name, "study.name", lambda: update_study_violations(*changes))
+        study = await self._studies.update(name, *changes, pb.etag)
+        return convert.study_to_proto(study)
+
+    async def StopStudy(self, request: study_service_pb2.StopStudyRequest, context: Context) -> study_pb2.Study:
+        name = _name(StudyName.parse, request.name, "name", lambda: stop_violations(request.reason))
+        return convert.study_to_proto(await self._studies.stop(name, request.reason))
+
+    async def ResumeStudy(self, request: study_service_pb2.ResumeStudyRequest, context: Context) -> study_pb2.Study:
+        return convert.study_to_proto(await self._studies.resume(_name(StudyName.parse, request.name, "name")))
+
+    async def DeleteStudy(self, request: study_service_pb2.DeleteStudyRequest, context: Context) -> Empty:
+        await self._studies.delete(
+            _name(StudyName.parse, request.name, "name"), request.etag, allow_missing=request.allow_missing
+        )
+        return Empty()
+
+    async def WatchStudy(
+        self, request: study_service_pb2.WatchStudyRequest, context: Context
+    ) -> AsyncIterator[study_service_pb2.WatchStudyResponse]:
+        wrong = after_violations(request.after_revision)
+        name = _name(StudyName.parse, request.name, "name", lambda: wrong)
+        async for seen in self._watching.watch(name, request.after_revision):
+            yield study_service_pb2.WatchStudyResponse(
+                revision=seen.revision,
+                study=None if seen.study is None else convert.study_to_proto(seen.study),
+                trials=[convert.trial_to_proto(name, trial) for trial in seen.trials],
+            )
+
+    async def Ask(self, request: study_service_pb2.AskRequest, context: Context) -> study_service_pb2.AskResponse:
+        asked = (request.count, request.worker, request.request_id)
+        name = _name(StudyName.parse, request.parent, "parent", lambda: ask_violations(*asked))
+        trials = await self._asking.ask(name, *asked, context.time_remaining())
+        return study_service_pb2.AskResponse(trials=[convert.trial_to_proto(name, trial) for trial in trials])
+
+    async def Tell(self, request: study_service_pb2.TellRequest, context: Context) -> study_service_pb2.TellResponse:
+        result = _read_result(request)
+        wrong = [] if result else [Violation("result", "is required: measurement, infeasible, failed or pruned")]
+
+        def also() -> list[Violation]:
+            return [*wrong, *(tell_violations(result) if result else ()), *id_violations(request.request_id)]
+
+        name = _name(TrialName.parse, request.name, "name", also)
+        if result is None:
+            raise InvalidArgument(also())
+        trial, state = await self._trials.tell(name, result, request.request_id)
+        return study_service_pb2.TellResponse(
+            trial=convert.trial_to_proto(name.parent, trial), study_state=study_pb2.Study.State.Value(state.value)
+        )
+
+    async def Report(
+        self, request: study_service_pb2.ReportRequest, context: Context
+    ) -> study_service_pb2.ReportResponse:
+        measurement = convert.read_measurement(request.measurement)
+        name = _name(TrialName.parse, request.name, "name", lambda: report_violations(measurement))
+        advice = await self._trials.report(name, measurement)
+        return study_service_pb2.ReportResponse(
+            should_stop=bool(advice.cause),
+            advice=_advice(advice),
+            lease_expire_time=convert.optional_timestamp(advice.lease_expire_time),
+        )
+
+    async def Heartbeat(
+        self, request: study_service_pb2.HeartbeatRequest, context: Context
+    ) -> study_service_pb2.HeartbeatResponse:
+        advice = await self._trials.heartbeat(_name(TrialName.parse, request.name, "name"))
+        return study_service_pb2.HeartbeatResponse(
+            should_stop=bool(advice.cause),
+            advice=_advice(advice),
+            lease_expire_time=convert.optional_timestamp(advice.lease_expire_time),
+        )
+
+    async def CreateTrials(
+        self, request: study_service_pb2.CreateTrialsRequest, context: Context
+    ) -> study_service_pb2.CreateTrialsResponse:
+        found: list[Violation] = []
+        new = [_read_new_trial(trial, found, f"trials[{i}]") for i, trial in enumerate(request.trials)]
+        name = _name(StudyName.parse, request.parent, "parent", lambda: [*found, *id_violations(request.request_id)])
+        trials = await self._trials.create(name, new, request.request_id, found)
+        return study_service_pb2.CreateTrialsResponse(trials=[convert.trial_to_proto(name, t) for t in trials])
+
+    async def GetTrial(self, request: study_service_pb2.GetTrialRequest, context: Context) -> trial_pb2.Trial:
+        name = _name(TrialName.parse, request.name, "name")
+        return convert.trial_to_proto(name.parent, await self._trials.get(name))
+
+    async def ListTrials(
+        self, request: study_service_pb2.ListTrialsRequest, context: Context
+    ) -> study_service_pb2.ListTrialsResponse:
+        found = paging.size_violations(request.page_size)
+        states = convert.read_states(TrialState, trial_pb2.Trial.State, request.states, found, "states")
+        if request.view not in study_service_pb2.TrialView.values():
+            found.append(Violation("view", "must be BASIC or FULL"))
+        name = _name(StudyName.parse, request.parent, "parent", lambda: found)
+        _refuse(found)
+        full = request.view == study_service_pb2.FULL
+        trials, token = await self._trials.page(name, states, request.page_size, request.page_token, full=full)
+        response = study_service_pb2.ListTrialsResponse(next_page_token=token)
+        size = 0
+        for trial in trials:
+            pb = convert.trial_to_proto(name, trial)
+            size += pb.ByteSize()
+            if response.trials and size > PAGE_BYTES:
+                response.next_page_token = self._trials.token_after(name, states, trial.number - 1, full=full)
+                break
+            response.trials.append(pb)
+        return response
+
+    async def ListBestTrials(
+        self, request: study_service_pb2.ListBestTrialsRequest, context: Context
+    ) -> study_service_pb2.ListBestTrialsResponse:
+        wrong = paging.size_violations(request.page_size)
+        name = _name(StudyName.parse, request.parent, "parent", lambda: wrong)
+        trials, token = await self._trials.best(name, request.page_size, request.page_token)
+        return study_service_pb2.ListBestTrialsResponse(
+            trials=[convert.trial_to_proto(name, trial) for trial in trials], next_page_token=token
+        )
+
+    async def UpdateTrial(self, request: study_service_pb2.UpdateTrialRequest, context: Context) -> trial_pb2.Trial:
+        changes = (list(request.update_mask.paths), dict(request.trial.labels), request.trial.notes)
+        name = _name(TrialName.parse, request.trial.name, "trial.name", lambda: update_trial_violations(*changes))
+        trial = await self._trials.update(name, *changes)
+        return convert.trial_to_proto(name.parent, trial)
+
+
+def _read_result(request: study_service_pb2.TellRequest) -> Result | None:
+    kind = request.WhichOneof("result")
+    if kind == "measurement":
+        return Result(TrialState.SUCCEEDED, convert.read_measurement(request.measurement))
+    if kind == "infeasible":
+        return Result(TrialState.INFEASIBLE, None, request.infeasible.reason)
+    if kind == "failed":
+        return Result(TrialState.FAILED, None, request.failed.reason)
+    if kind == "pruned":
+        pruned = request.pruned
+        measurement = convert.read_measurement(pruned.measurement) if pruned.HasField("measurement") else None
+        return Result(TrialState.PRUNED, measurement, pruned.reason)
+    return None
+
+
+def _read_new_trial(pb: trial_pb2.Trial, found: list[Violation], at: str) -> NewTrial:
+    state = TrialState.WAITING
+    if pb.state:
+        allowed = {trial_pb2.Trial.State.Value(s.value): s for s in (TrialState.WAITING, *RESULT_STATES)}
+        if pb.state in allowed:
+            state = allowed[pb.state]
+        else:
+            names = ", ".join(sorted(s.value for s in allowed.values()))
+            found.append(Violation(f"{at}.state", f"must be one of {names}"))
+    return NewTrial(
+        parameters=convert.read_parameters(pb.parameters, found, f"{at}.parameters"),
+        state=state,
+        reason=pb.state_reason,
+        measurement=convert.read_measurement(pb.measurement) if pb.HasField("measurement") else None,
+        intermediate=tuple(convert.read_measurement(m) for m in pb.intermediate_measurements),
+        worker=pb.worker,
+        notes=pb.notes,
+        labels=dict(pb.labels),
+    )
+
+
+def _advice(advice: Advice) -> study_service_pb2.StopAdvice | None:
+    if not advice.cause:
+        return None
+    cause = study_service_pb2.StopAdvice.Cause.Value(advice.cause)
+    return study_service_pb2.StopAdvice(cause=cause, detail=advice.detail)

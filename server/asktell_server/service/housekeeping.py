@@ -1,0 +1,125 @@
+"""Background work on all studies. Leases that run out: the trial becomes EXPIRED and its parameters WAITING again, up to the retry limit.
+
+While the server is down no worker can renew its lease, so after a start every lease has its full length before it can run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from asktell_server.domain.errors import Unavailable
+from asktell_server.domain.study import Study
+from asktell_server.domain.trial import Transition, Trial, TrialState, may
+from asktell_server.observe.metrics import Metrics
+from asktell_server.service import requests
+from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.storage.base import Storage, Transaction
+
+log = structlog.get_logger()
+
+INTERVAL_S = 1.0
+_BATCH = 500
+_PURGE_EVERY = timedelta(minutes=10)
+
+
+class Housekeeping:
+    """Expires leases, forgets old requests, and refreshes the count of trials; one background task."""
+
+    def __init__(self, storage: Storage, commits: Commits, clock: Clock, metrics: Metrics) -> None:
+        self._storage = storage
+        self._commits = commits
+        self._clock = clock
+        self._metrics = metrics
+        self._started = clock()
+        self._purged = clock()
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            try:
+                await self.expire()
+                await self.count()
+                if self._clock() - self._purged > _PURGE_EVERY:
+                    await self.purge()
+            except Unavailable as error:
+                log.warning("housekeeping put off", reason=error.message)
+            except Exception as error:  # one bad row must not end the leases of all studies
+                log.error("housekeeping failed", exc_info=error)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def expire(self) -> int:
+        """Expires every lease that has run out; returns how many."""
+        now = self._clock()
+        due = await self._storage.read(lambda tx: tx.expired_leases(now, _BATCH))
+        expired = 0
+        for study_id, number in due:
+            if await self._commits.run(lambda tx, s=study_id, n=number: self._expire(tx, s, n)):  # type: ignore[misc]
+                expired += 1
+                self._metrics.lease_expired()
+        return expired
+
+    async def count(self) -> None:
+        """Refreshes the metric of trials by state."""
+        counts = await self._storage.read(lambda tx: tx.trial_counts())
+        self._metrics.trials({state.value: counts.get(state, 0) for state in TrialState})
+
+    async def purge(self) -> None:
+        """Forgets requests that are older than their lifetime."""
+        before = self._clock() - requests.LIFETIME
+        while await self._storage.write(lambda tx: tx.purge_requests(before, 1000)):
+            pass
+        self._purged = self._clock()
+
+    def _expire(self, tx: Transaction, study_id: int, number: int) -> Change[bool]:
+        now = self._clock()
+        study = tx.lock_study_by_id(study_id)
+        trial = tx.trial(study_id, number, full=False) if study is not None else None
+        if study is None or trial is None or not self._is_due(study, trial, now):
+            return Change(result=False)
+        revision = study.revision + 1
+        lease = study.spec.trial_policy.lease
+        expired = replace(
+            trial,
+            state=TrialState.EXPIRED,
+            state_reason=f"no heartbeat from {trial.worker or 'its worker'} for {lease}",
+            lease_expire_time=None,
+            revision=revision,
+            end_time=now,
+        )
+        changed = [expired]
+        counts = dict(study.counts)
+        counts[TrialState.RUNNING] -= 1
+        counts[TrialState.EXPIRED] = counts.get(TrialState.EXPIRED, 0) + 1
+        next_number = study.next_number
+        if trial.attempt <= study.spec.trial_policy.max_retries:
+            retry = Trial(
+                number=next_number,
+                state=TrialState.WAITING,
+                suggestion=trial.suggestion,
+                create_time=now,
+                attempt=trial.attempt + 1,
+                retry_of=trial.number,
+                notes=trial.notes,
+                labels=trial.labels,
+                revision=revision,
+            )
+            tx.insert_trials(study.id, [retry])
+            changed.append(retry)
+            counts[TrialState.WAITING] = counts.get(TrialState.WAITING, 0) + 1
+            next_number += 1
+        study = replace(study, revision=revision, counts=counts, next_number=next_number, update_time=now)
+        study = study.completed_if_done()
+        tx.update_trial(study.id, expired)
+        tx.update_study(study)
+        log.info("lease expired", study=study.name, trial=number, worker=trial.worker, retries=len(changed) - 1)
+        return Change(result=True, study=study, trials=changed)
+
+    def _is_due(self, study: Study, trial: Trial, now: datetime) -> bool:
+        lease, until = study.spec.trial_policy.lease, trial.lease_expire_time
+        if lease is None or until is None or not may(trial.state, Transition.EXPIRE, TrialState.EXPIRED):
+            return False
+        return now >= max(until, self._started + lease)

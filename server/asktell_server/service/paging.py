@@ -1,0 +1,60 @@
+"""Page tokens: opaque, bound to the query that made them, positions by key rather than by offset (AIP-158)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+
+from asktell_server.domain.errors import InvalidArgument, Violation
+from asktell_server.domain.space import INT64_MAX
+from asktell_server.service.requests import fingerprint
+
+DEFAULT_SIZE = 100
+MAX_SIZE = 1000
+_MAX_TOKEN = 1024
+
+
+def size_violations(asked: int) -> list[Violation]:
+    """What is wrong with a page size: it is negative."""
+    return [Violation("page_size", f"must be at least 0, not {asked}")] if asked < 0 else []
+
+
+def page_size(asked: int) -> int:
+    """The size to use. Raises InvalidArgument for a negative one; too large is coerced."""
+    violations = size_violations(asked)
+    if violations:
+        raise InvalidArgument(violations)
+    return min(asked or DEFAULT_SIZE, MAX_SIZE)
+
+
+def token(position: Sequence[str | int], *query: object) -> str:
+    """The token of the page after `position`, valid for the same query only."""
+    text = json.dumps([list(position), fingerprint(*query)[:16]])
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def position(page_token: str, kinds: Sequence[type], *query: object) -> list[str | int] | None:
+    """The position in a token, with elements of these types; None for the first page. Raises InvalidArgument."""
+    if not page_token:
+        return None
+    try:
+        if len(page_token) > _MAX_TOKEN:
+            raise ValueError("longer than any token")
+        found, made_for = json.loads(base64.urlsafe_b64decode(page_token.encode("ascii")))
+        valid = (
+            isinstance(found, list)
+            and len(found) == len(kinds)
+            and all(type(item) is kind for item, kind in zip(found, kinds, strict=True))
+            and all(abs(item) <= INT64_MAX for item in found if isinstance(item, int))
+        )
+    except (ValueError, TypeError, UnicodeError, binascii.Error):
+        valid = False
+    if not valid:
+        raise InvalidArgument([Violation("page_token", "is not one that this server gave out")])
+    if made_for != fingerprint(*query)[:16]:
+        raise InvalidArgument(
+            [Violation("page_token", "belongs to another query: all but page_size must stay the same")]
+        )
+    return list(found)

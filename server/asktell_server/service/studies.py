@@ -1,0 +1,296 @@
+"""Use cases on studies: create, get, list, update, stop, resume, delete."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from asktell.names import ProjectName, StudyName, is_id
+from asktell_server.domain.errors import (
+    EtagMismatch,
+    FeatureNotImplemented,
+    InvalidArgument,
+    PreconditionFailed,
+    StudyAlreadyExists,
+    StudyCompleted,
+    StudyNotActive,
+    StudyNotFound,
+    StudySpecMismatch,
+    Violation,
+)
+from asktell_server.domain.space import shown
+from asktell_server.domain.study import (
+    MAX_REASON,
+    MAX_TEXT,
+    Study,
+    StudySpec,
+    StudyState,
+    label_violations,
+    text_violations,
+)
+from asktell_server.service import paging, requests
+from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.storage.base import Snapshot, Storage, Transaction
+
+UPDATABLE = ("labels", "description")
+_RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int|categorical)\.")
+
+
+@dataclass(frozen=True)
+class NewStudy:
+    """What CreateStudy asks for. `left_open` names the fields of the spec that the caller left to the server.
+
+    `violations` and `unimplemented` are what the front door found while it read the request, with paths of the request; they
+    are reported together with what is found here.
+    """
+
+    parent: ProjectName
+    study_id: str
+    spec: StudySpec
+    description: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    left_open: frozenset[str] = frozenset()
+    use_existing: bool = False
+    request_id: str = ""
+    violations: tuple[Violation, ...] = ()
+    unimplemented: tuple[Violation, ...] = ()
+
+
+def etag(study: Study) -> str:
+    """Changes with every change of the study."""
+    return f"{study.id}-{study.revision}"
+
+
+def require(study: Study | None, name: StudyName) -> Study:
+    """The study. Raises StudyNotFound for None."""
+    if study is None:
+        raise StudyNotFound(str(name))
+    return study
+
+
+def new_study_violations(new: NewStudy) -> list[Violation]:
+    """Everything that is wrong with a request for a new study; paths are those of CreateStudyRequest."""
+    found = list(new.violations)
+    if not is_id(new.study_id):
+        found.append(
+            Violation(
+                "study_id",
+                "must have 1 to 128 characters, letters, digits and '_.-', beginning with a letter or digit, "
+                f"not {shown(new.study_id)}",
+            )
+        )
+    # Where the front door had to put something in the place of what it could not read, no more can be said of the range.
+    unread = tuple(prefix for v in new.violations for prefix in _RANGE.findall(v.field))
+    named = {v.field for v in new.violations}
+    in_spec = [v.under("study.spec") for v in new.spec.violations()]
+    found += [v for v in in_spec if v.field not in named and not (unread and v.field.startswith(unread))]
+    found += [v.under("study") for v in text_violations("description", new.description, MAX_TEXT)]
+    found += [v.under("study") for v in label_violations(new.labels)]
+    found += requests.id_violations(new.request_id)
+    return found
+
+
+def update_violations(paths: Collection[str], labels: Mapping[str, str], description: str) -> list[Violation]:
+    """What is wrong with an update of a study; paths are those of UpdateStudyRequest."""
+    found = mask_violations(paths, UPDATABLE)
+    if "description" in paths:
+        found += [v.under("study") for v in text_violations("description", description, MAX_TEXT)]
+    if "labels" in paths:
+        found += [v.under("study") for v in label_violations(labels)]
+    return found
+
+
+def stop_violations(reason: str) -> list[Violation]:
+    """What is wrong with the reason for a stop."""
+    return list(text_violations("reason", reason, MAX_REASON))
+
+
+class Studies:
+    """Use cases on studies."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        commits: Commits,
+        clock: Clock,
+        draw_seed: Callable[[], int] = lambda: secrets.randbelow(2**31),
+    ) -> None:
+        self._storage = storage
+        self._commits = commits
+        self._clock = clock
+        self._draw_seed = draw_seed
+
+    async def create(self, new: NewStudy) -> Study:
+        """Creates a study, or returns the one that exists if that is asked for and its spec is equal."""
+        violations = new_study_violations(new)
+        if violations:
+            raise InvalidArgument(violations)
+        missing = [*new.unimplemented, *(v.under("study.spec") for v in new.spec.unimplemented())]
+        if missing:
+            raise FeatureNotImplemented(missing)
+        name = StudyName(new.parent.project, new.study_id)
+        scope = f"CreateStudy {new.parent}"
+        # What the server chose is no part of the body: a repeat would draw another seed.
+        open_spec = replace(new.spec, seed=0) if "seed" in new.left_open else new.spec
+        body = requests.fingerprint(
+            new.study_id, open_spec, new.description, new.labels, new.left_open, new.use_existing
+        )
+        spec = replace(new.spec, seed=self._draw_seed()) if "seed" in new.left_open else new.spec
+
+        def work(tx: Transaction) -> Change[Study]:
+            existing = tx.lock_study(name.project, name.study)
+            if requests.recall(tx, scope, new.request_id, body) is not None:
+                return Change(require(existing, name))
+            if existing is not None:
+                if not new.use_existing:
+                    raise StudyAlreadyExists(str(name))
+                differing = existing.spec.differences(spec, ignoring=new.left_open)
+                if differing:
+                    raise StudySpecMismatch(str(name), differing)
+                requests.remember(tx, existing.id, scope, new.request_id, body, {}, self._clock())
+                return Change(existing)
+            now = self._clock()
+            study = tx.insert_study(
+                Study(
+                    id=0,
+                    project=name.project,
+                    name=name.study,
+                    spec=spec,
+                    state=StudyState.ACTIVE,
+                    create_time=now,
+                    update_time=now,
+                    description=new.description,
+                    labels=dict(new.labels),
+                )
+            )
+            requests.remember(tx, study.id, scope, new.request_id, body, {}, now)
+            return Change(study, study)
+
+        return await self._commits.run(work)
+
+    async def get(self, name: StudyName) -> Study:
+        """The study."""
+        return require(await self._storage.read(lambda tx: tx.study(name.project, name.study)), name)
+
+    async def page(
+        self, project: str | None, states: Collection[StudyState], page_size: int, page_token: str
+    ) -> tuple[list[Study], str]:
+        """A page of studies by name, of one project or of all, and the token of the next page."""
+        size = paging.page_size(page_size)
+        query = ("ListStudies", project, sorted(state.name for state in states))
+        at = paging.position(page_token, (str, str), *query)
+        after = (str(at[0]), str(at[1])) if at else None
+
+        def work(tx: Snapshot) -> list[Study]:
+            return tx.studies(project, states, after, size + 1)
+
+        found = await self._storage.read(work)
+        page = found[:size]
+        more = len(found) > size
+        return page, paging.token((page[-1].project, page[-1].name), *query) if more else ""
+
+    async def update(
+        self, name: StudyName, paths: Collection[str], labels: Mapping[str, str], description: str, expected_etag: str
+    ) -> Study:
+        """Changes what `paths` name: labels, description."""
+        violations = update_violations(paths, labels, description)
+        if violations:
+            raise InvalidArgument(violations)
+
+        def changed(study: Study) -> Study:
+            self._check_etag(study, expected_etag)
+            if "labels" in paths:
+                study = replace(study, labels=dict(labels))
+            if "description" in paths:
+                study = replace(study, description=description)
+            return study
+
+        return await self._change(name, changed)
+
+    async def stop(self, name: StudyName, reason: str) -> Study:
+        """ACTIVE -> STOPPED; otherwise nothing."""
+        violations = stop_violations(reason)
+        if violations:
+            raise InvalidArgument(violations)
+
+        def changed(study: Study) -> Study:
+            if study.state is not StudyState.ACTIVE:
+                return study
+            return replace(study, state=StudyState.STOPPED, state_reason=reason)
+
+        return await self._change(name, changed)
+
+    async def resume(self, name: StudyName) -> Study:
+        """STOPPED -> ACTIVE; an ACTIVE study stays as it is. Raises StudyCompleted."""
+
+        def changed(study: Study) -> Study:
+            if study.state is StudyState.COMPLETED:
+                raise StudyCompleted(
+                    str(name),
+                    f"study {name} is COMPLETED ({study.state_reason}) and cannot be resumed; create another study",
+                    {"state": study.state.value, "allowedStates": "STOPPED, ACTIVE"},
+                )
+            if study.state is StudyState.ACTIVE:
+                return study
+            return replace(study, state=StudyState.ACTIVE, state_reason="")
+
+        return await self._change(name, changed)
+
+    async def delete(self, name: StudyName, expected_etag: str, allow_missing: bool) -> None:
+        """Removes a study with everything that belongs to it."""
+
+        def work(tx: Transaction) -> Change[None]:
+            study = tx.lock_study(name.project, name.study)
+            if study is None:
+                if allow_missing:
+                    return Change(None)
+                raise StudyNotFound(str(name))
+            self._check_etag(study, expected_etag)
+            tx.delete_study(study.id)
+            return Change(None, deleted_study_id=study.id)
+
+        await self._commits.run(work)
+
+    async def _change(self, name: StudyName, changed: Callable[[Study], Study]) -> Study:
+        def work(tx: Transaction) -> Change[Study]:
+            before = require(tx.lock_study(name.project, name.study), name)
+            after = changed(before)
+            if after is before:
+                return Change(before)
+            after = replace(after, revision=before.revision + 1, update_time=self._clock())
+            tx.update_study(after)
+            return Change(after, after)
+
+        return await self._commits.run(work)
+
+    @staticmethod
+    def _check_etag(study: Study, expected: str) -> None:
+        if expected and expected != etag(study):
+            raise EtagMismatch(
+                "the study has changed since the etag was read; read it again", {"etag": etag(study), "given": expected}
+            )
+
+
+def mask_violations(paths: Collection[str], updatable: Collection[str]) -> list[Violation]:
+    """What is wrong with an update mask."""
+    listed = ", ".join(updatable)
+    if not paths:
+        return [Violation("update_mask", f"must name what to change: {listed}")]
+    return [
+        Violation("update_mask", f"{shown(path)} cannot be updated; only {listed} can")
+        for path in paths
+        if path not in updatable
+    ]
+
+
+def inactive_error(study: Study, name: StudyName) -> PreconditionFailed:
+    """The error for an ask of a study that is not ACTIVE."""
+    kind = StudyCompleted if study.state is StudyState.COMPLETED else StudyNotActive
+    why = f" ({study.state_reason})" if study.state_reason else ""
+    return kind(
+        str(name),
+        f"study {name} is {study.state.value}{why}; trials can be asked for only while it is ACTIVE",
+        {"state": study.state.value, "allowedStates": "ACTIVE"},
+    )

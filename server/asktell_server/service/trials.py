@@ -1,0 +1,498 @@
+"""Use cases on trials that exist, or that the caller brings: tell, report, heartbeat, create, get, list, best, update."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from asktell.names import StudyName, TrialName
+from asktell_server.domain.errors import (
+    InvalidArgument,
+    MeasurementConflict,
+    ResultConflict,
+    TrialNotFound,
+    TrialNotRunning,
+    Violation,
+)
+from asktell_server.domain.objectives import Measurement, Objective, dominates
+from asktell_server.domain.space import ParameterValue
+from asktell_server.domain.study import (
+    MAX_REASON,
+    MAX_TEXT,
+    Study,
+    StudyState,
+    label_violations,
+    text_violations,
+)
+from asktell_server.domain.trial import (
+    RESULT_STATES,
+    Suggestion,
+    SuggestionSource,
+    Transition,
+    Trial,
+    TrialState,
+    allowed_from,
+    may,
+)
+from asktell_server.observe.metrics import Metrics
+from asktell_server.service import paging, requests
+from asktell_server.service.asking import MAX_WORKER
+from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.service.studies import mask_violations, require
+from asktell_server.storage.base import Snapshot, Storage, Transaction
+
+UPDATABLE = ("labels", "notes")
+MAX_NEW_TRIALS = 1000
+# Trials with all their measurements that are read at once.
+MAX_FULL_PAGE = 50
+MAX_INTERMEDIATE = 100_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended. `measurement` is required for SUCCEEDED, optional for PRUNED, None otherwise."""
+
+    state: TrialState
+    measurement: Measurement | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class NewTrial:
+    """A trial that the caller brings: a point to try (WAITING) or a finished trial."""
+
+    parameters: Mapping[str, ParameterValue]
+    state: TrialState = TrialState.WAITING
+    reason: str = ""
+    measurement: Measurement | None = None
+    intermediate: tuple[Measurement, ...] = ()
+    worker: str = ""
+    notes: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Whether to stop a trial: `cause` is "", "STUDY_STOPPED", "STUDY_COMPLETED" or "TRIAL_EXPIRED"."""
+
+    cause: str = ""
+    detail: str = ""
+    lease_expire_time: datetime | None = None
+
+
+def tell_violations(result: Result, objectives: Sequence[Objective] = ()) -> list[Violation]:
+    """What is wrong with a result in a study with these objectives; paths are those of TellRequest."""
+    found = [v.under(result.state.value.lower()) for v in text_violations("reason", result.reason, MAX_REASON)]
+    if result.measurement is not None:
+        succeeded = result.state is TrialState.SUCCEEDED
+        wrong = result.measurement.final_violations(objectives) if succeeded else result.measurement.violations()
+        found += [v.under("measurement" if succeeded else "pruned.measurement") for v in wrong]
+    return found
+
+
+def report_violations(measurement: Measurement) -> list[Violation]:
+    """What is wrong with an intermediate measurement; paths are those of ReportRequest."""
+    found = list(measurement.violations())
+    if measurement.step is None:
+        found.append(Violation("step", "is required: it identifies the measurement"))
+    return [v.under("measurement") for v in found]
+
+
+def update_violations(paths: Collection[str], labels: Mapping[str, str], notes: str) -> list[Violation]:
+    """What is wrong with an update of a trial; paths are those of UpdateTrialRequest."""
+    found = mask_violations(paths, UPDATABLE)
+    if "notes" in paths:
+        found += [v.under("trial") for v in text_violations("notes", notes, MAX_TEXT)]
+    if "labels" in paths:
+        found += [v.under("trial") for v in label_violations(labels)]
+    return found
+
+
+class Trials:
+    """Use cases on trials."""
+
+    def __init__(self, storage: Storage, commits: Commits, clock: Clock, metrics: Metrics) -> None:
+        self._storage = storage
+        self._commits = commits
+        self._clock = clock
+        self._metrics = metrics
+
+    async def tell(self, name: TrialName, result: Result, request_id: str) -> tuple[Trial, StudyState]:
+        """Ends a trial. The same result again succeeds and changes nothing."""
+        body = requests.fingerprint(str(name), result) if request_id else ""
+        scope = f"Tell {name.parent}"
+
+        def work(tx: Transaction) -> Change[tuple[Trial, Study, bool]]:
+            study, trial = self._lock(tx, name)
+            violations = [*tell_violations(result, study.spec.objectives), *requests.id_violations(request_id)]
+            if violations:
+                raise InvalidArgument(violations)
+            if requests.recall(tx, scope, request_id, body) is not None:
+                return Change((trial, study, False))
+            measurement = result.measurement
+            if measurement is None and result.state is TrialState.PRUNED:
+                measurement = tx.last_measurement(study.id, trial.number)
+            if trial.state.has_result:
+                if (trial.state, trial.measurement) != (result.state, measurement):
+                    raise ResultConflict(
+                        str(name),
+                        f"trial {name} ended before as {trial.state.value} with another result; the first one stands",
+                        {"state": trial.state.value},
+                    )
+                requests.remember(tx, study.id, scope, request_id, body, {}, self._clock())
+                return Change((trial, study, False))
+            if not may(trial.state, Transition.TELL, result.state):
+                raise self._not_running(name, trial, allowed_from(Transition.TELL))
+            now = self._clock()
+            revision = study.revision + 1
+            told = replace(
+                trial,
+                state=result.state,
+                state_reason=result.reason,
+                measurement=measurement,
+                lease_expire_time=None,
+                revision=revision,
+                finish_revision=revision,
+                end_time=now,
+            )
+            changed = [told]
+            if trial.state is TrialState.EXPIRED:
+                changed += self._superseded(tx, study, trial, now, revision)
+            counts = dict(study.counts)
+            for before, after in [(trial, told), *((None, t) for t in changed[1:])]:
+                counts[before.state if before else TrialState.WAITING] -= 1
+                counts[after.state] = counts.get(after.state, 0) + 1
+            study = replace(study, revision=revision, counts=counts, update_time=now)
+            study = _with_results(study, [told])
+            for each in changed:
+                tx.update_trial(study.id, each)
+            tx.update_study(study)
+            requests.remember(tx, study.id, scope, request_id, body, {}, now)
+            return Change((told, study, True), study, changed)
+
+        trial, study, new = await self._commits.run(work)
+        if new:
+            self._metrics.told(result.state.value)
+        return trial, study.state
+
+    async def report(self, name: TrialName, measurement: Measurement) -> Advice:
+        """Records an intermediate measurement, renews the lease, and says whether to stop."""
+        violations = report_violations(measurement)
+        if violations:
+            raise InvalidArgument(violations)
+        step = measurement.step or 0
+
+        def work(tx: Transaction) -> Change[Advice]:
+            study, trial = self._lock(tx, name)
+            known = tx.measurement_at(study.id, trial.number, step)
+            if known is not None and known != measurement:
+                raise MeasurementConflict(
+                    str(name),
+                    f"step {step} of trial {name} was reported before with another measurement; the first one stands",
+                    {"step": str(step)},
+                )
+            if trial.state not in (TrialState.RUNNING, TrialState.EXPIRED):
+                if known is not None:
+                    return Change(_advice(study, trial))
+                raise self._not_running(name, trial, [TrialState.RUNNING, TrialState.EXPIRED])
+            now = self._clock()
+            revision = study.revision + 1
+            if known is None:
+                tx.insert_measurement(study.id, trial.number, measurement, revision)
+            return self._renew(tx, study, trial, now, revision)
+
+        advice = await self._commits.run(work)
+        self._metrics.reported()
+        return advice
+
+    async def heartbeat(self, name: TrialName) -> Advice:
+        """Renews the lease and says whether to stop."""
+
+        def look(tx: Snapshot) -> tuple[Study, Trial]:
+            study = require(tx.study(name.project, name.study), name.parent)
+            return study, _require_trial(tx.trial(study.id, name.number, full=False), name)
+
+        study, trial = await self._storage.read(look)
+        if study.spec.trial_policy.lease is None and trial.state is TrialState.RUNNING:
+            return _advice(study, trial)
+
+        def work(tx: Transaction) -> Change[Advice]:
+            study, trial = self._lock(tx, name)
+            if trial.state is not TrialState.RUNNING:
+                raise self._not_running(name, trial, [TrialState.RUNNING])
+            return self._renew(tx, study, trial, self._clock(), study.revision + 1)
+
+        return await self._commits.run(work)
+
+    async def create(
+        self, name: StudyName, new: Sequence[NewTrial], request_id: str, violations: Sequence[Violation] = ()
+    ) -> list[Trial]:
+        """Adds points to try and finished trials, all or none; returns them without their intermediate measurements.
+
+        `violations` are what the front door found in the request.
+        """
+        wrong = [*violations, *requests.id_violations(request_id)]
+        if not 1 <= len(new) <= MAX_NEW_TRIALS:
+            raise InvalidArgument(
+                [*wrong, Violation("trials", f"must hold 1 to {MAX_NEW_TRIALS} trials, not {len(new)}")]
+            )
+        body = requests.fingerprint(new) if request_id else ""
+        scope = f"CreateTrials {name}"
+
+        def work(tx: Transaction) -> Change[list[Trial]]:
+            study = require(tx.lock_study(name.project, name.study), name)
+            if wrong:
+                raise InvalidArgument(wrong + _unless_named(_built(study, new, self._clock())[1], wrong))
+            stored = requests.recall(tx, scope, request_id, body)
+            if stored is not None:
+                first, count = stored.response["first"], stored.response["count"]
+                assert isinstance(first, int)
+                assert isinstance(count, int)
+                return Change(_brief(tx.trials_by_number(study.id, range(first, first + count))))
+            now = self._clock()
+            trials, found = _built(study, new, now)
+            if found:
+                raise InvalidArgument(found)
+            counts = dict(study.counts)
+            for trial in trials:
+                counts[trial.state] = counts.get(trial.state, 0) + 1
+            changed = replace(
+                study,
+                revision=study.revision + 1,
+                next_number=study.next_number + len(trials),
+                counts=counts,
+                update_time=now,
+            )
+            changed = _with_results(changed, [trial for trial in trials if trial.state.has_result])
+            tx.insert_trials(study.id, trials)
+            tx.update_study(changed)
+            response = {"first": study.next_number, "count": len(trials)}
+            requests.remember(tx, study.id, scope, request_id, body, response, now)
+            return Change(_brief(trials), changed, trials)
+
+        return await self._commits.run(work)
+
+    async def get(self, name: TrialName) -> Trial:
+        """The trial with all its measurements."""
+
+        def work(tx: Snapshot) -> Trial:
+            study = require(tx.study(name.project, name.study), name.parent)
+            return _require_trial(tx.trial(study.id, name.number), name)
+
+        return await self._storage.read(work)
+
+    async def page(
+        self, name: StudyName, states: Collection[TrialState], page_size: int, page_token: str, *, full: bool
+    ) -> tuple[list[Trial], str]:
+        """Trials by number, and the token of the next page."""
+        size = paging.page_size(page_size)
+        if full:
+            size = min(size, MAX_FULL_PAGE)
+        query = ("ListTrials", str(name), sorted(state.name for state in states), full)
+        at = paging.position(page_token, (int,), *query)
+
+        def work(tx: Snapshot) -> list[Trial]:
+            study = require(tx.study(name.project, name.study), name)
+            after = int(at[0]) if at else 0
+            return tx.trials(study.id, states=states, after_number=after, limit=size + 1, full=full)
+
+        found = await self._storage.read(work)
+        return found[:size], paging.token((found[size - 1].number,), *query) if len(found) > size else ""
+
+    def token_after(self, name: StudyName, states: Collection[TrialState], number: int, *, full: bool) -> str:
+        """The token of a `page` that begins after a trial, for a front door that sends fewer."""
+        return paging.token((number,), "ListTrials", str(name), sorted(state.name for state in states), full)
+
+    async def best(self, name: StudyName, page_size: int, page_token: str) -> tuple[list[Trial], str]:
+        """The best trial, or the Pareto front by number, and the token of the next page."""
+        size = paging.page_size(page_size)
+        query = ("ListBestTrials", str(name))
+        at = paging.position(page_token, (int,), *query)
+
+        def work(tx: Snapshot) -> list[Trial]:
+            study = require(tx.study(name.project, name.study), name)
+            if len(study.spec.objectives) == 1:
+                numbers = [] if study.best_number is None else [study.best_number]
+            else:
+                numbers = _pareto_front(study, tx.trials(study.id, states=[TrialState.SUCCEEDED], limit=10**9))
+            after = int(at[0]) if at else 0
+            return tx.trials_by_number(study.id, [n for n in numbers if n > after][: size + 1])
+
+        found = await self._storage.read(work)
+        return found[:size], paging.token((found[size - 1].number,), *query) if len(found) > size else ""
+
+    async def update(self, name: TrialName, paths: Collection[str], labels: Mapping[str, str], notes: str) -> Trial:
+        """Changes what `paths` name: labels, notes."""
+        violations = update_violations(paths, labels, notes)
+        if violations:
+            raise InvalidArgument(violations)
+
+        def work(tx: Transaction) -> Change[Trial]:
+            study = require(tx.lock_study(name.project, name.study), name.parent)
+            trial = _require_trial(tx.trial(study.id, name.number), name)
+            revision = study.revision + 1
+            trial = replace(
+                trial,
+                revision=revision,
+                labels=dict(labels) if "labels" in paths else trial.labels,
+                notes=notes if "notes" in paths else trial.notes,
+            )
+            study = replace(study, revision=revision, update_time=self._clock())
+            tx.update_trial(study.id, trial)
+            tx.update_study(study)
+            return Change(trial, study, [trial])
+
+        return await self._commits.run(work)
+
+    @staticmethod
+    def _lock(tx: Transaction, name: TrialName) -> tuple[Study, Trial]:
+        study = require(tx.lock_study(name.project, name.study), name.parent)
+        return study, _require_trial(tx.trial(study.id, name.number, full=False), name)
+
+    @staticmethod
+    def _renew(tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int) -> Change[Advice]:
+        lease = study.spec.trial_policy.lease
+        renewed = now + lease if lease is not None and trial.state is TrialState.RUNNING else None
+        trial = replace(trial, lease_expire_time=renewed, revision=revision)
+        study = replace(study, revision=revision, update_time=now)
+        tx.update_trial(study.id, trial)
+        tx.update_study(study)
+        return Change(_advice(study, trial), study, [trial])
+
+    @staticmethod
+    def _not_running(name: TrialName, trial: Trial, allowed: Sequence[TrialState]) -> TrialNotRunning:
+        names = ", ".join(state.value for state in allowed)
+        return TrialNotRunning(
+            str(name),
+            f"trial {name} is {trial.state.value}; this call needs {names}",
+            {"state": trial.state.value, "allowedStates": names},
+        )
+
+    @staticmethod
+    def _superseded(tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int) -> list[Trial]:
+        """The waiting retry of an expired trial that got its result after all, withdrawn."""
+        if not study.count(TrialState.WAITING):
+            return []
+        waiting = tx.trials(study.id, states=[TrialState.WAITING], limit=study.count(TrialState.WAITING))
+        return [
+            replace(
+                retry,
+                state=TrialState.EXPIRED,
+                state_reason=f"superseded: trial {trial.number} got its result after all",
+                revision=revision,
+                end_time=now,
+            )
+            for retry in waiting
+            if retry.retry_of == trial.number
+        ]
+
+
+def _brief(trials: Sequence[Trial]) -> list[Trial]:
+    return [replace(trial, intermediate=()) for trial in trials]
+
+
+def _require_trial(trial: Trial | None, name: TrialName) -> Trial:
+    if trial is None:
+        raise TrialNotFound(str(name))
+    return trial
+
+
+def _advice(study: Study, trial: Trial) -> Advice:
+    lease = trial.lease_expire_time
+    if trial.state is TrialState.EXPIRED:
+        return Advice("TRIAL_EXPIRED", "the lease ran out and the parameters go to another worker", lease)
+    if study.state is StudyState.STOPPED:
+        return Advice("STUDY_STOPPED", study.state_reason, lease)
+    if study.state is StudyState.COMPLETED:
+        return Advice("STUDY_COMPLETED", study.state_reason, lease)
+    return Advice(lease_expire_time=lease)
+
+
+def _with_results(study: Study, finished: Sequence[Trial]) -> Study:
+    """The study with its best trial and its state brought up to date; its counts already include `finished`."""
+    for trial in finished:
+        if trial.state is TrialState.SUCCEEDED and trial.measurement is not None:
+            study = study.with_result(trial.number, trial.measurement.metrics[study.spec.objective.metric])
+    return study.completed_if_done()
+
+
+def _pareto_front(study: Study, trials: Sequence[Trial]) -> list[int]:
+    front: list[tuple[int, Measurement]] = []
+    for trial in trials:
+        measured = trial.measurement
+        if measured is None or any(dominates(other, measured, study.spec.objectives) for _, other in front):
+            continue
+        front = [(n, other) for n, other in front if not dominates(measured, other, study.spec.objectives)]
+        front.append((trial.number, measured))
+    return [number for number, _ in front]
+
+
+def _unless_named(found: Sequence[Violation], before: Sequence[Violation]) -> list[Violation]:
+    """Those of `found` whose field was not named `before`."""
+    named = {violation.field for violation in before}
+    return [violation for violation in found if violation.field not in named]
+
+
+def _built(study: Study, new: Sequence[NewTrial], now: datetime) -> tuple[list[Trial], list[Violation]]:
+    """The trials to insert, and everything that is wrong with any of them."""
+    violations: list[Violation] = []
+    trials = []
+    revision = study.revision + 1
+    for i, asked in enumerate(new):
+        point, wrong = study.spec.space.checked(asked.parameters)
+        wrong += _new_trial_violations(study, asked)
+        violations += [violation.under(f"trials[{i}]") for violation in wrong]
+        finished = asked.state in RESULT_STATES
+        trials.append(
+            Trial(
+                number=study.next_number + i,
+                state=asked.state,
+                state_reason=asked.reason,
+                suggestion=Suggestion(point, SuggestionSource.IMPORTED if finished else SuggestionSource.ENQUEUED),
+                measurement=asked.measurement,
+                intermediate=tuple(sorted(asked.intermediate, key=lambda measured: measured.step or 0)),
+                worker=asked.worker if finished else "",
+                notes=asked.notes,
+                labels=dict(asked.labels),
+                revision=revision,
+                finish_revision=revision if finished else None,
+                create_time=now,
+                end_time=now if finished else None,
+            )
+        )
+    return trials, violations
+
+
+def _new_trial_violations(study: Study, asked: NewTrial) -> list[Violation]:
+    found = list(text_violations("state_reason", asked.reason, MAX_REASON))
+    found += text_violations("notes", asked.notes, MAX_TEXT)
+    found += text_violations("worker", asked.worker, MAX_WORKER)
+    found += label_violations(asked.labels)
+    measurement = asked.measurement
+    if asked.state is TrialState.SUCCEEDED:
+        if measurement is None:
+            found.append(Violation("measurement", "is required for a SUCCEEDED trial"))
+        else:
+            found += [v.under("measurement") for v in measurement.final_violations(study.spec.objectives)]
+    elif measurement is not None:
+        if asked.state is TrialState.PRUNED:
+            found += [v.under("measurement") for v in measurement.violations()]
+        else:
+            found.append(Violation("measurement", f"does not go with state {asked.state.value}"))
+    if asked.intermediate and asked.state is TrialState.WAITING:
+        found.append(Violation("intermediate_measurements", "do not go with a trial to be tried"))
+    if len(asked.intermediate) > MAX_INTERMEDIATE:
+        found.append(Violation("intermediate_measurements", f"must be at most {MAX_INTERMEDIATE}"))
+        return found
+    steps: set[int] = set()
+    for j, each in enumerate(asked.intermediate):
+        at = f"intermediate_measurements[{j}]"
+        found += [v.under(at) for v in each.violations()]
+        if each.step is None:
+            found.append(Violation(f"{at}.step", "is required"))
+        elif each.step in steps:
+            found.append(Violation(f"{at}.step", f"repeats step {each.step}"))
+        else:
+            steps.add(each.step)
+    return found

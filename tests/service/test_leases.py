@@ -1,0 +1,214 @@
+"""Leases, retries and what comes late, on a clock that the test sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import study_service_pb2 as pb
+
+from ..inprocess import InProcess, SetClock, in_process
+from ..rpc.refusals import read
+from ..support import spec
+
+State = trial_pb2.Trial
+RESULT = trial_pb2.Measurement(metrics={"loss": 1.0})
+
+
+async def _study(running: InProcess, lease_s: int = 60, retries: int = 2, study_id: str = "leased") -> str:
+    made = spec()
+    made.trial_policy.lease.seconds = lease_s
+    made.trial_policy.max_retries = retries
+    request = pb.CreateStudyRequest(parent="projects/default", study_id=study_id, study=study_pb2.Study(spec=made))
+    return (await running.service.CreateStudy(request)).name
+
+
+async def _ask(running: InProcess, study: str, worker: str = "w") -> trial_pb2.Trial:
+    return (await running.service.Ask(pb.AskRequest(parent=study, worker=worker))).trials[0]
+
+
+async def _trial(running: InProcess, name: str) -> trial_pb2.Trial:
+    return await running.service.GetTrial(pb.GetTrialRequest(name=name))
+
+
+async def _counts(running: InProcess, study: str) -> study_pb2.Study.TrialCounts:
+    return (await running.service.GetStudy(pb.GetStudyRequest(name=study))).trial_counts
+
+
+async def test_a_lease_that_runs_out(running: InProcess) -> None:
+    """The trial becomes EXPIRED and its parameters wait again, with all that the user gave them; the next ask takes them."""
+    study = await _study(running)
+    first = await _ask(running, study)
+    await running.service.UpdateTrial(
+        pb.UpdateTrialRequest(
+            trial=State(name=first.name, notes="n", labels={"k": "v"}),
+            update_mask={"paths": ["notes", "labels"]},
+        )
+    )
+
+    early = await running.pass_time(59.9)
+    late = await running.pass_time(0.2)
+    expired = await _trial(running, first.name)
+    second = await _ask(running, study, "v")
+
+    assert (early, late) == (0, 1)
+    assert expired.state == State.EXPIRED
+    assert "w" in expired.state_reason
+    assert expired.HasField("end_time")
+    assert not expired.HasField("lease_expire_time")
+    assert second.name.endswith("/2")
+    assert second.parameters == first.parameters
+    assert second.suggestion == first.suggestion
+    assert (second.attempt, second.retry_of, second.worker) == (2, 1, "v")
+    assert (second.notes, second.labels) == ("n", {"k": "v"})
+
+
+async def test_retries_end(running: InProcess) -> None:
+    """After the last retry the parameters are given up and the next ask brings others."""
+    study = await _study(running, retries=2)
+    tried = []
+    for _ in range(3):
+        tried.append(await _ask(running, study))
+        await running.pass_time(61)
+
+    after = await _ask(running, study)
+
+    assert [trial.attempt for trial in tried] == [1, 2, 3]
+    assert [trial.retry_of for trial in tried] == [0, 1, 2]
+    assert tried[0].parameters == tried[1].parameters == tried[2].parameters != after.parameters
+    assert (after.attempt, after.HasField("retry_of")) == (1, False)
+    assert await _counts(running, study) == study_pb2.Study.TrialCounts(running=1, expired=3)
+
+
+async def test_no_retries(running: InProcess) -> None:
+    """With max_retries 0 a lost trial is not tried again."""
+    study = await _study(running, retries=0)
+    await _ask(running, study)
+
+    await running.pass_time(61)
+
+    assert await _counts(running, study) == study_pb2.Study.TrialCounts(expired=1)
+
+
+async def test_signs_of_life_renew_the_lease(running: InProcess) -> None:
+    """Heartbeat and Report give a trial its full lease again, and say until when."""
+    study = await _study(running)
+    name = (await _ask(running, study)).name
+
+    for step in range(5):
+        await running.pass_time(40)
+        beat = await running.service.Heartbeat(pb.HeartbeatRequest(name=name))
+        await running.pass_time(40)
+        measurement = trial_pb2.Measurement(metrics={"loss": 1.0}, step=step)
+        report = await running.service.Report(pb.ReportRequest(name=name, measurement=measurement))
+
+    assert report.lease_expire_time.ToSeconds() == beat.lease_expire_time.ToSeconds() + 40
+    assert (await _trial(running, name)).lease_expire_time == report.lease_expire_time
+    assert await running.pass_time(59.9) == 0
+    assert await running.pass_time(0.2) == 1
+
+
+async def test_an_expired_trial(running: InProcess) -> None:
+    """A heartbeat of an EXPIRED trial is refused; a report is kept, does not bring it back, and advises to stop."""
+    study = await _study(running)
+    name = (await _ask(running, study)).name
+    await running.pass_time(61)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        await running.service.Heartbeat(pb.HeartbeatRequest(name=name))
+    measurement = trial_pb2.Measurement(metrics={"loss": 1.0}, step=1)
+    report = await running.service.Report(pb.ReportRequest(name=name, measurement=measurement))
+
+    assert read(caught.value).reason == "TRIAL_NOT_RUNNING"
+    assert report.should_stop
+    assert report.advice.cause == pb.StopAdvice.TRIAL_EXPIRED
+    assert not report.HasField("lease_expire_time")
+    assert (await _trial(running, name)).state == State.EXPIRED
+    assert list((await _trial(running, name)).intermediate_measurements) == [measurement]
+
+
+async def test_a_late_result_withdraws_the_waiting_retry(running: InProcess) -> None:
+    """A late Tell on an EXPIRED trial is taken, and the retry that nobody has begun is superseded."""
+    study = await _study(running)
+    name = (await _ask(running, study)).name
+    await running.pass_time(61)
+
+    told = await running.service.Tell(pb.TellRequest(name=name, measurement=RESULT))
+    again = await running.service.Tell(pb.TellRequest(name=name, measurement=RESULT))
+    retry = await _trial(running, f"{study}/trials/2")
+    after = await _ask(running, study)
+
+    assert told.trial.state == State.SUCCEEDED
+    assert again == told
+    assert retry.state == State.EXPIRED
+    assert "superseded" in retry.state_reason
+    assert after.name.endswith("/3")
+    assert await _counts(running, study) == study_pb2.Study.TrialCounts(running=1, succeeded=1, expired=1)
+
+
+async def test_a_late_result_leaves_a_running_retry_alone(running: InProcess) -> None:
+    """A retry that is being evaluated goes on when the expired trial gets its result after all; both results count."""
+    study = await _study(running)
+    name = (await _ask(running, study)).name
+    await running.pass_time(61)
+    retry = await _ask(running, study)
+
+    await running.service.Tell(pb.TellRequest(name=name, measurement=RESULT))
+    await running.service.Tell(pb.TellRequest(name=retry.name, failed=pb.TellRequest.Failed()))
+
+    assert await _counts(running, study) == study_pb2.Study.TrialCounts(succeeded=1, failed=1)
+
+
+async def test_expired_trials_do_not_use_up_the_budget(running: InProcess) -> None:
+    """A retry takes the place of the trial that was lost; the study completes when the last one has ended."""
+    made = spec()
+    made.trial_policy.lease.seconds = 60
+    made.stopping_criteria.max_trials = 1
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="budget", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    await _ask(running, study)
+    await running.pass_time(61)
+
+    retry = await _ask(running, study)
+    told = await running.service.Tell(pb.TellRequest(name=retry.name, measurement=RESULT))
+
+    assert retry.retry_of == 1
+    assert told.study_state == study_pb2.Study.COMPLETED
+
+
+async def test_many_leases_at_once(running: InProcess) -> None:
+    """All leases that are due run out together, each trial with one retry, whatever its study."""
+    studies = [await _study(running, lease_s=lease, study_id=f"s{lease}") for lease in (10, 20, 30)]
+    for study in studies:
+        await running.service.Ask(pb.AskRequest(parent=study, count=40))
+
+    expired = await running.pass_time(21)
+
+    assert expired == 80
+    assert [await _counts(running, study) for study in studies] == [
+        study_pb2.Study.TrialCounts(waiting=40, expired=40),
+        study_pb2.Study.TrialCounts(waiting=40, expired=40),
+        study_pb2.Study.TrialCounts(running=40),
+    ]
+
+
+async def test_no_lease_runs_out_while_the_server_is_down(tmp_path: Path) -> None:
+    """After a restart every lease has its full length before it can run out."""
+    clock = SetClock()
+    database = str(tmp_path / "studies.db")
+    async with in_process(database, clock) as before:
+        study = await _study(before)
+        name = (await _ask(before, study)).name
+    clock.advance(3600)
+
+    async with in_process(database, clock) as after:
+        at_start = await after.pass_time(59.9)
+        beat = await after.service.Heartbeat(pb.HeartbeatRequest(name=name))
+        after_the_beat = await after.pass_time(59.9)
+        in_the_end = await after.pass_time(0.2)
+
+    assert (at_start, after_the_beat, in_the_end) == (0, 0, 1)
+    assert beat.lease_expire_time.ToSeconds() == int(clock.now.timestamp() - 0.1)
