@@ -21,7 +21,7 @@ demo: .venv/.ready-demo ## tune a real PyTorch model over gRPC, about two minute
 
 test: setup .tools/.ready ## lint, then all tests
 	scripts/lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile
 
 lint: setup .tools/.ready ## ruff, mypy, import layers, proto lint and breaking changes, generated code
 	scripts/lint
@@ -33,7 +33,7 @@ bench: setup ## throughput and latency as ratios against a bare echo server
 	$(PY) benchmarks/service.py
 
 soak: setup ## long fault and load runs
-	$(PY) -m pytest -m soak -p no:xdist
+	$(PY) -m pytest -m soak --timeout=900
 
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-floor .tools build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -111,7 +111,7 @@ def test_the_build_context_holds_what_is_copied_and_no_more() -> None:
 
 
 def test_what_the_wheel_needs_is_copied() -> None:
-    """The packages, the readme and the license that pyproject.toml names are in the build stage."""
+    """The packages and the readme that pyproject.toml names are in the build stage."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {
