@@ -43,7 +43,8 @@ from asktell_server.storage.sql import SqlStorage
 
 log = structlog.get_logger()
 
-SERVICE = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"].full_name
+_DESCRIPTOR = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"]
+SERVICE = _DESCRIPTOR.full_name
 LIVENESS, READINESS = "liveness", "readiness"
 _WHEN_READY = ("", READINESS, SERVICE)
 
@@ -97,13 +98,13 @@ class App:
         self.host = EngineHost(config.host, self._load, metrics)
         self._bell = Bell()
         commits = Commits(self.storage, self.host, self._bell)
-        self._servicer = Servicer(
+        servicer = Servicer(
             Studies(self.storage, commits, clock),
             Trials(self.storage, commits, clock, metrics),
             Asking(self.storage, commits, self.host, clock, metrics, config.ask),
             Watching(self.storage, self._bell, metrics),
         )
-        self._boundary = Boundary(SERVICE, metrics)
+        self._servicer = Boundary(metrics).guarded(servicer, _DESCRIPTOR)
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
         self._health = health_aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -158,7 +159,6 @@ class App:
     async def _listen(self) -> None:
         limit = self.config.max_message_bytes
         server = grpc.aio.server(
-            interceptors=[self._boundary],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),

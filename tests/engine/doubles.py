@@ -221,7 +221,9 @@ class Bench:
         self.ledgers = {ledger.study.id: ledger for ledger in ledgers}
         self.registry = CollectorRegistry()
         self.pool = ScriptedPool()
-        self.host = EngineHost(config or HostConfig(), self._load, Metrics(self.registry, "test"))
+        self.host = EngineHost(
+            replace(config or HostConfig(), look_ahead_delay_s=0.0), self._load, Metrics(self.registry, "test")
+        )
         self.host._pool = self.pool  # type: ignore[assignment]
 
     async def _load(self, study_id: int, after: int) -> Change | None:

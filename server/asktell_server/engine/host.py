@@ -40,13 +40,15 @@ class HostConfig:
     """Engine host.
 
     `live_studies`: studies held in memory; the one used least recently goes first. `look_ahead`: make the next suggestion
-    before it is asked for. `max_lag`: results that a held suggestion may not have seen yet. `max_waiting_asks`: asks that may
-    wait for a model at once; more are refused with SERVER_BUSY.
+    before it is asked for, `look_ahead_delay_s` after what gave cause for it, so that the reply goes out first. `max_lag`:
+    results that a held suggestion may not have seen yet. `max_waiting_asks`: asks that may wait for a model at once; more are
+    refused with SERVER_BUSY.
     """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     live_studies: int = 1000
     look_ahead: bool = True
+    look_ahead_delay_s: float = 0.01
     max_lag: int = 0
     max_waiting_asks: int = 1000
 
@@ -137,7 +139,7 @@ class EngineHost:
                 hosted.release(reservation)
             raise
         assert reservation is not None
-        self._look_ahead(hosted)
+        self._look_ahead_soon(hosted)
         return reservation
 
     def release(self, reservation: Reservation) -> None:
@@ -151,7 +153,7 @@ class EngineHost:
         hosted = self._studies.get(study.id)
         if hosted is not None:
             hosted.applied(study, trials)
-            self._look_ahead(hosted)
+            self._look_ahead_soon(hosted)
 
     def forget(self, study_id: int) -> None:
         """Drops a study that was deleted."""
@@ -183,7 +185,7 @@ class EngineHost:
                 raise StudyNotFound(f"projects/{study.project}/studies/{study.name}")
             hosted.caught_up(*changes)
         self._metrics.ask_phase("catch_up", time.perf_counter() - started)
-        self._look_ahead(hosted)
+        self._look_ahead_soon(hosted)
         return hosted
 
     async def _next(self, hosted: HostedStudy, since: int, deadline: float) -> Suggestion:
@@ -263,7 +265,16 @@ class EngineHost:
         future.add_done_callback(done)
         return computation
 
+    def _look_ahead_soon(self, hosted: HostedStudy) -> None:
+        # Handing the history to a compute process takes the interpreter's lock for a while.
+        if self._config.look_ahead_delay_s:
+            asyncio.get_running_loop().call_later(self._config.look_ahead_delay_s, self._look_ahead, hosted)
+        else:
+            self._look_ahead(hosted)
+
     def _look_ahead(self, hosted: HostedStudy) -> None:
+        if self._studies.get(hosted.study.id) is not hosted:
+            return  # evicted or deleted meanwhile
         if not self._config.look_ahead or hosted.stale or not hosted.optimizer.needs_model():
             return
         since, lag = hosted.version, self._config.max_lag

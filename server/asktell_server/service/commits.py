@@ -75,14 +75,9 @@ class Commits:
 
     async def run(self, work: Callable[[Transaction], Change[T]]) -> T:
         """Runs `work` in a transaction; returns its result once it is on disk and passed on."""
-        future = self._storage.submit(work)
-        future.add_done_callback(self._pass_on)
-        return (await asyncio.shield(future)).result
+        return (await self._storage.submit(work, self._pass_on)).result
 
-    def _pass_on(self, future: asyncio.Future[Change[T]]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            return
-        change = future.result()
+    def _pass_on(self, change: Change[T]) -> None:
         if change.study is not None:
             self._host.applied(change.study, change.trials)
             self._bell.ring(change.study.id)

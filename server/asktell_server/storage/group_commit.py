@@ -3,7 +3,7 @@
 SQLite lets one transaction write at a time and makes it durable with an fsync, which takes longer than all else. So
 works queue up for one thread, which runs all that wait inside one transaction and commits once:
 
-    take what is queued ─> BEGIN IMMEDIATE ─> run each work ─> COMMIT (fsync) ─> answer all, in order
+    take what is queued ─> BEGIN IMMEDIATE ─> run each work, flush ─> COMMIT (fsync) ─> answer all, in order
                                                    │ one raised
                                                    ├─ after writing nothing: its error is its answer, the rest go on
                                                    └─ after writing: ROLLBACK, then each work in a transaction of its own
@@ -28,6 +28,7 @@ from typing import Any
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage.base import CommitObserver, Transaction
+from asktell_server.storage.write_cache import CachingTransaction
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class _Job:
     """A submitted work; `error` or else `result` is its outcome once it has run."""
 
     work: Work
+    then: Callable[[Any], None] | None
     future: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
@@ -57,7 +59,7 @@ class GroupCommitWriter:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        transaction: Transaction,
+        transaction: CachingTransaction,
         *,
         observer: CommitObserver,
         max_batch: int,
@@ -73,12 +75,12 @@ class GroupCommitWriter:
         self._thread = threading.Thread(target=self._run, name="asktell-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work) -> asyncio.Future[Any]:
-        """Queues `work`; the future gets its outcome after the commit. Cancelling the future does not stop the work."""
+    def submit(self, work: Work, then: Callable[[Any], None] | None = None) -> asyncio.Future[Any]:
+        """Queues `work`; the future gets its outcome after the commit. Cancelling the future does not stop the work, nor `then`."""
         if not self._open:
             raise StorageUnavailable("the storage is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(_Job(work, future))
+        self._queue.put(_Job(work, then, future))
         return future
 
     async def stop(self) -> None:
@@ -130,8 +132,9 @@ class GroupCommitWriter:
             self._connection.execute("BEGIN IMMEDIATE")
             for job in batch:
                 self._attempt(job)
+            self._transaction.flush()
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StorageUnavailable) as error:
             self._roll_back()
             _log.error("a commit of %d works failed: %s", len(batch), error)
             _fail(batch, "the database cannot be written", error)
@@ -142,17 +145,18 @@ class GroupCommitWriter:
             self._observer.committed(time.perf_counter() - started, len(batch))
 
     def _attempt(self, job: _Job) -> None:
-        written = self._connection.total_changes
+        written = self._transaction.changes
         try:
             job.result = job.work(self._transaction)
         except BaseException as error:
             # A future refuses StopIteration, which would mean something else to the waiting coroutine.
             job.error = RuntimeError(f"work raised {error!r}") if isinstance(error, StopIteration) else error
             # On some errors (a full disk, say) SQLite gives up the whole transaction by itself.
-            if self._connection.total_changes != written or not self._connection.in_transaction:
+            if self._transaction.changes != written or not self._connection.in_transaction:
                 raise _Spoilt from None
 
     def _roll_back(self) -> None:
+        self._transaction.forget()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
@@ -170,6 +174,8 @@ def _fail(batch: Sequence[_Job], message: str, cause: Exception) -> None:
 
 def _resolve(batch: Sequence[_Job]) -> None:
     for job in batch:
+        if job.error is None and job.then is not None:
+            job.then(job.result)
         if job.future.done():  # cancelled by who waited
             continue
         if job.error is not None:

@@ -26,6 +26,7 @@ from asktell_server.storage.group_commit import GroupCommitWriter
 from asktell_server.storage.migrate import upgrade_sqlite
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
+from asktell_server.storage.write_cache import CachingTransaction
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class SqlStorage:
             connection = await asyncio.to_thread(self._open)
             self._writer = GroupCommitWriter(
                 connection,
-                self._transaction(connection),
+                CachingTransaction(connection, self._statements),
                 observer=self._observer,
                 max_batch=self._max_batch,
                 loop=asyncio.get_running_loop(),
@@ -77,11 +78,11 @@ class SqlStorage:
                 await asyncio.to_thread(reader_threads.shutdown)
             await asyncio.to_thread(self._close)
 
-    def submit(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+    def submit(self, work: Callable[[Transaction], T], then: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         """Queues `work`; the future is done after the commit is durable. Raises StorageUnavailable when closed."""
         if self._writer is None:
             raise StorageUnavailable("the storage is closed")
-        return cast("asyncio.Future[T]", self._writer.submit(work))
+        return cast("asyncio.Future[T]", self._writer.submit(work, then))
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` in a transaction; returns after the commit is durable. Raises StorageUnavailable, or what it raises."""

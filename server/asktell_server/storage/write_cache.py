@@ -1,0 +1,104 @@
+"""What a lone writer need not ask the database: the studies that it has read or written before.
+
+Every work begins with its study and most end by changing it. Where one connection does all the writing, what it has seen
+cannot change behind its back, so studies are kept, and of several changes within one commit only the last is written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+
+from asktell_server.domain.study import Study, StudyState
+from asktell_server.domain.trial import TrialState
+from asktell_server.storage.statements import Statements
+from asktell_server.storage.transaction import SqlTransaction
+
+CAPACITY = 1000
+
+
+class CachingTransaction(SqlTransaction):
+    """The transaction of the only writer. `flush` before each commit, `forget` after each rollback."""
+
+    def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
+        super().__init__(connection.cursor(), statements, sqlite3)
+        self._connection = connection
+        self._studies: OrderedDict[int, Study] = OrderedDict()
+        self._ids: dict[tuple[str, str], int] = {}
+        self._changed: set[int] = set()
+        self._kept_changes = 0
+
+    @property
+    def changes(self) -> int:
+        """Grows with every change, written or kept."""
+        return self._connection.total_changes + self._kept_changes
+
+    def flush(self) -> None:
+        """Writes what was kept, and keeps no more studies than CAPACITY."""
+        for study_id in self._changed:
+            super().update_study(self._studies[study_id])
+        self._changed.clear()
+        while len(self._studies) > CAPACITY:
+            _, study = self._studies.popitem(last=False)
+            del self._ids[study.project, study.name]
+
+    def forget(self) -> None:
+        """Forgets everything: it may never have been."""
+        self._studies.clear()
+        self._ids.clear()
+        self._changed.clear()
+
+    def study(self, project: str, name: str) -> Study | None:
+        """The study, or None."""
+        study_id = self._ids.get((project, name))
+        if study_id is None:
+            return self._kept(super().study(project, name))
+        self._studies.move_to_end(study_id)
+        return self._studies[study_id]
+
+    def study_by_id(self, study_id: int) -> Study | None:
+        """The study with this internal id, or None."""
+        return self._studies.get(study_id) or self._kept(super().study_by_id(study_id))
+
+    def lock_study(self, project: str, name: str) -> Study | None:
+        """The study; a lone writer has no one to keep it from."""
+        return self.study(project, name)
+
+    def lock_study_by_id(self, study_id: int) -> Study | None:
+        """As `lock_study`, by internal id."""
+        return self.study_by_id(study_id)
+
+    def studies(
+        self, project: str | None, states: Collection[StudyState], after: tuple[str, str] | None, limit: int
+    ) -> list[Study]:
+        """Studies by (project, name) after the pair `after`."""
+        self.flush()
+        return super().studies(project, states, after, limit)
+
+    def trial_counts(self) -> Mapping[TrialState, int]:
+        """Number of trials in each state over all studies."""
+        self.flush()
+        return super().trial_counts()
+
+    def update_study(self, study: Study) -> None:
+        """Keeps what is to be written. Raises LookupError if there is no such study."""
+        if self.study_by_id(study.id) is None:
+            raise LookupError(f"there is no study with id {study.id}")
+        self._studies[study.id] = study
+        self._changed.add(study.id)
+        self._kept_changes += 1
+
+    def delete_study(self, study_id: int) -> None:
+        """Removes a study with all that belongs to it."""
+        study = self._studies.pop(study_id, None)
+        if study is not None:
+            del self._ids[study.project, study.name]
+            self._changed.discard(study_id)
+        super().delete_study(study_id)
+
+    def _kept(self, study: Study | None) -> Study | None:
+        if study is not None:
+            self._studies[study.id] = study
+            self._ids[study.project, study.name] = study.id
+        return study
