@@ -117,7 +117,6 @@ def test_what_the_wheel_needs_is_copied() -> None:
     needed = {
         "pyproject.toml",
         project["project"]["readme"],
-        *project["project"]["license-files"],
         *(package.split("/")[0] for package in wheel["packages"]),
     }
 
