@@ -3,4 +3,4 @@
 from asktell_server.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="asktell serve")

@@ -58,7 +58,11 @@ def _read_file(ctx: click.Context, param: click.Parameter, value: Path | None) -
         settings = tomllib.loads(value.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"cannot read {value}: {error}", ctx, param) from error
-    known = {p.name: p for p in ctx.command.params if isinstance(p, click.Option) and p.name not in ("config", "help")}
+    known = {
+        p.name: p
+        for p in ctx.command.params
+        if isinstance(p, click.Option) and p.name not in ("config", "help", "version")
+    }
     settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
     unknown = sorted(set(settings) - set(known))
     if unknown:

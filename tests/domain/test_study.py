@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asktell_server.domain.objectives import Direction, Measurement, Objective, dominates
+from asktell_server.domain.objectives import Direction, Objective
 from asktell_server.domain.space import FloatParameter, SearchSpace
 from asktell_server.domain.study import (
     RandomSearch,
@@ -141,17 +141,3 @@ def test_differences_are_named_as_in_the_contract() -> None:
         *("parameters", "objectives", "algorithm", "stopping_criteria", "trial_policy", "seed"),
     ]
     assert SPEC.differences(replace(SPEC, seed=5), ignoring=frozenset({"seed"})) == []
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=3))
-def test_dominance(pairs: list[tuple[int, int]]) -> None:
-    """Pareto dominance is a strict partial order, and respects directions."""
-    objectives = (Objective("a", Direction.MINIMIZE), Objective("b", Direction.MAXIMIZE))
-    x, y, z = (Measurement({"a": float(a), "b": float(b)}) for a, b in pairs)
-
-    assert not dominates(x, x, objectives)
-    assert not (dominates(x, y, objectives) and dominates(y, x, objectives))
-    if dominates(x, y, objectives) and dominates(y, z, objectives):
-        assert dominates(x, z, objectives)
-    (a, b), (c, d) = pairs[:2]
-    assert dominates(x, y, objectives) == (a <= c and b >= d and (a, b) != (c, d))

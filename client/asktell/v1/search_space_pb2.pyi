@@ -76,13 +76,17 @@ class FloatParameter(_message.Message):
     min: _builtins.float
     """Smallest value. Required; finite; above 0 when `log` is set."""
     max: _builtins.float
-    """Largest value, at least `min`. Required; finite."""
+    """Largest value, at least `min`. Required; finite, as max - min must be."""
     log: _builtins.bool
     """Search the logarithm of the value instead of the value. Excludes `step`."""
     step: _builtins.float
-    """Distance between neighbouring values min, min + step, ...; above 0 and at most max - min. Absent: continuous."""
+    """Distance between neighbouring values min, min + step, ...; above 0, at most max - min, and not so small that a double
+    cannot tell neighbours apart. Absent: continuous.
+    """
     default_value: _builtins.float
-    """The value that people use today: the first point tried. Must lie in the space."""
+    """The value that people use today. Must lie in the space. When every active parameter has one, `sobol` and `skopt` try
+    the point that they make first.
+    """
     def __init__(
         self,
         *,
@@ -135,7 +139,9 @@ class IntParameter(_message.Message):
     step: _builtins.int
     """Distance between neighbouring values min, min + step, ...; above 0 and at most max - min. Absent: 1."""
     default_value: _builtins.int
-    """The value that people use today: the first point tried. Must lie in the space."""
+    """The value that people use today. Must lie in the space. When every active parameter has one, `sobol` and `skopt` try
+    the point that they make first.
+    """
     def __init__(
         self,
         *,
@@ -180,10 +186,10 @@ class DiscreteParameter(_message.Message):
     log: _builtins.bool
     """Search the logarithm of the value instead of the value; all values must then be above 0."""
     default_value: _builtins.float
-    """The value that people use today: the first point tried. One of `values`."""
+    """The value that people use today, as for a float parameter. One of `values`."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The values, finite and distinct, in any order. At least one."""
+        """The values, finite and distinct, in any order. 1 to 10,000."""
 
     def __init__(
         self,
@@ -213,12 +219,12 @@ class CategoricalParameter(_message.Message):
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterValue]:
         """The choices: strings, numbers or truth values, distinct also across kinds (1, 1.0 and true count as equal, since
-        many languages treat them so). At least one.
+        many languages treat them so). 1 to 10,000; a string has at most 1024 characters.
         """
 
     @_builtins.property
     def default_value(self) -> Global___ParameterValue:
-        """The choice that people use today: the first point tried. One of `choices`."""
+        """The choice that people use today, as for a float parameter. One of `choices`."""
 
     def __init__(
         self,

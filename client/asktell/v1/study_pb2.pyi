@@ -130,7 +130,7 @@ class GridSearch(_message.Message):
 
     POINTS_PER_PARAMETER_FIELD_NUMBER: _builtins.int
     points_per_parameter: _builtins.int
-    """Number of grid values of a continuous parameter; also the cap for an int or stepped one. 0 means 10."""
+    """Number of grid values of a continuous parameter; also the cap for an int or stepped one. 1 to 10,000; 0 means 10."""
     def __init__(
         self,
         *,
@@ -240,7 +240,7 @@ class SkoptOptimizer(_message.Message):
     acquisition_function: Global___SkoptOptimizer.AcquisitionFunction.ValueType
     """The criterion that picks the next point."""
     initial_points: _builtins.int
-    """Number of Sobol points before the model takes over. 0 means max(5, min(2 * dimensions, 20))."""
+    """Number of Sobol points before the model takes over, at most 10,000. 0 means max(5, min(2 * dimensions, 20))."""
     xi: _builtins.float
     """Improvement that EI and PI ask for, in units of the objective; at least 0. Cut to a tenth of the standard deviation of
     the history, beyond which it would leave nothing to choose by. Absent: 0.
@@ -249,7 +249,7 @@ class SkoptOptimizer(_message.Message):
     """Weight of the deviation in LCB; above 0. Absent: 1.96."""
     max_observations: _builtins.int
     """Number of finished trials that the model is fitted on at most (the best half and the latest); bounds the cost of
-    an ask as the study grows. 0 means 200.
+    an ask as the study grows. 10 to 2000; 0 means 200.
     """
     def __init__(
         self,
@@ -447,10 +447,10 @@ class TrialPolicy(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     MAX_RETRIES_FIELD_NUMBER: _builtins.int
     max_retries: _builtins.int
-    """How often the parameters of an EXPIRED trial are tried again. Absent: 2."""
+    """How often the parameters of an EXPIRED trial are tried again. 0 to 1000. Absent: 2."""
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """How long a RUNNING trial may go without Heartbeat or Report before it is EXPIRED. At least 1 second. Absent: for
+        """How long a RUNNING trial may go without Heartbeat or Report before it is EXPIRED. 1 second to 365 days. Absent: for
         ever. While the server is down no lease runs out.
         """
 

@@ -202,7 +202,8 @@ class StudyServiceServicer(object):
 
     def Tell(self, request, context):
         """Ends a RUNNING (or, late, an EXPIRED) trial with its result; on disk when it returns, and never waits for a model.
-        The same result again succeeds and changes nothing; another one is refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
+        The same result again (state and measurement; the reason is no part of it) succeeds and changes nothing; another one is
+        refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
         FAILED_PRECONDITION (TRIAL_NOT_RUNNING, RESULT_CONFLICT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -103,7 +103,8 @@ class StudyServiceStub:
     """
     Tell: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.TellRequest, _study_service_pb2.TellResponse]
     """Ends a RUNNING (or, late, an EXPIRED) trial with its result; on disk when it returns, and never waits for a model.
-    The same result again succeeds and changes nothing; another one is refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    The same result again (state and measurement; the reason is no part of it) succeeds and changes nothing; another one is
+    refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
     FAILED_PRECONDITION (TRIAL_NOT_RUNNING, RESULT_CONFLICT).
     """
     Report: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ReportRequest, _study_service_pb2.ReportResponse]
@@ -167,7 +168,8 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """
     Tell: _aio.UnaryUnaryMultiCallable[_study_service_pb2.TellRequest, _study_service_pb2.TellResponse]  # type: ignore[assignment]
     """Ends a RUNNING (or, late, an EXPIRED) trial with its result; on disk when it returns, and never waits for a model.
-    The same result again succeeds and changes nothing; another one is refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    The same result again (state and measurement; the reason is no part of it) succeeds and changes nothing; another one is
+    refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
     FAILED_PRECONDITION (TRIAL_NOT_RUNNING, RESULT_CONFLICT).
     """
     Report: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ReportRequest, _study_service_pb2.ReportResponse]  # type: ignore[assignment]
@@ -288,7 +290,8 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_study_service_pb2.TellResponse, _abc.Awaitable[_study_service_pb2.TellResponse]]:
         """Ends a RUNNING (or, late, an EXPIRED) trial with its result; on disk when it returns, and never waits for a model.
-        The same result again succeeds and changes nothing; another one is refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
+        The same result again (state and measurement; the reason is no part of it) succeeds and changes nothing; another one is
+        refused. Errors: INVALID_ARGUMENT, NOT_FOUND,
         FAILED_PRECONDITION (TRIAL_NOT_RUNNING, RESULT_CONFLICT).
         """
 

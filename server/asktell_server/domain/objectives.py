@@ -80,14 +80,3 @@ class Measurement:
                     f"metrics[{shown(objective.metric)}]",
                     f"is missing: it is an objective of the study (given: {given})",
                 )
-
-
-def dominates(a: Measurement, b: Measurement, objectives: Sequence[Objective]) -> bool:
-    """Whether `a` is at least as good as `b` in every objective and better in one (Pareto dominance)."""
-    better = False
-    for objective in objectives:
-        left, right = a.metrics[objective.metric], b.metrics[objective.metric]
-        if objective.is_better(right, left):
-            return False
-        better = better or objective.is_better(left, right)
-    return better

@@ -148,7 +148,7 @@ class TrialPolicy:
     def violations(self) -> Iterator[Violation]:
         """What is wrong with it."""
         if self.lease is not None and not timedelta(seconds=1) <= self.lease <= timedelta(days=365):
-            yield Violation("lease", f"must be between 1 second and 365 days, not {self.lease.total_seconds()} s")
+            yield Violation("lease", "must be between 1 second and 365 days")
         if not 0 <= self.max_retries <= 1000:
             yield Violation("max_retries", f"must be in [0, 1000], not {self.max_retries}")
 
@@ -229,7 +229,10 @@ def label_violations(labels: Mapping[str, str]) -> Iterator[Violation]:
         return
     for key, value in labels.items():
         if not NAME_RE.fullmatch(key) or len(key) > LABEL_KEY_CHARACTERS:
-            yield Violation(f"labels[{shown(key)}]", f"the key must have {NAME_RULE}, {LABEL_KEY_CHARACTERS} at most")
+            yield Violation(
+                f"labels[{shown(key)}]",
+                f"the key must have 1 to {LABEL_KEY_CHARACTERS} characters, the first a letter or '_', then letters, digits and '_.-/'",
+            )
         if len(value) > LABEL_VALUE_CHARACTERS:
             yield Violation(f"labels[{shown(key)}]", f"must have at most {LABEL_VALUE_CHARACTERS} characters")
         elif "\x00" in value:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -109,7 +110,7 @@ class EngineHost:
         if count > 1 or hosted.turn.locked():
             # A batch is one run of numbers: others wait for their turn, unless their deadline is nearer.
             try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                async with self._waiting_until(deadline):
                     await hosted.turn.acquire()
             except TimeoutError:
                 return await self._reserve(hosted, count, deadline)
@@ -223,16 +224,24 @@ class EngineHost:
                 return self._fallback(hosted, "numerical", f"the optimizer failed: {str(error).splitlines()[-1]}")
 
     async def _wait(self, computation: Computation, deadline: float) -> None:
-        if self._waiting_asks >= self._config.max_waiting_asks:
-            raise ServerBusy(f"{self._waiting_asks} asks are waiting for a suggestion", retry_delay_s=1.0)
-        self._waiting_asks += 1
         computation.waiters += 1
-        self._metrics.waiting_asks(self._waiting_asks)
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with self._waiting_until(deadline):
                 await asyncio.shield(computation.future)
         finally:
             computation.waiters -= 1
+
+    @asynccontextmanager
+    async def _waiting_until(self, deadline: float) -> AsyncIterator[None]:
+        """Where an ask waits: counted, bounded, and no longer than until its deadline. Raises ServerBusy, TimeoutError."""
+        if self._waiting_asks >= self._config.max_waiting_asks:
+            raise ServerBusy(f"{self._waiting_asks} asks are waiting for a suggestion", retry_delay_s=1.0)
+        self._waiting_asks += 1
+        self._metrics.waiting_asks(self._waiting_asks)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                yield
+        finally:
             self._waiting_asks -= 1
             self._metrics.waiting_asks(self._waiting_asks)
 

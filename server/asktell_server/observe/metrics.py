@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
+FALLBACK_CAUSES = ("deadline", "worker_lost", "numerical")
 PHASES = ("queue", "catch_up", "fit", "acquisition", "commit")
 
 
@@ -72,6 +73,8 @@ class Metrics:
             ["cause"],
             registry=registry,
         )
+        for cause in FALLBACK_CAUSES:
+            self._fallbacks.labels(cause)  # there from the start, so that a rate sees the first one
         self._leases_expired = Counter("asktell_leases_expired_total", "Trials whose lease ran out.", registry=registry)
         self._worker_restarts = Counter(
             "asktell_worker_restarts_total",

@@ -51,7 +51,7 @@ class Boundary:
             try:
                 return await method(request, context)
             except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
+                code = _given_up(context)
                 raise
             except Exception as error:
                 code, message, trailers = self._status(name, error, request)
@@ -71,7 +71,7 @@ class Boundary:
                 async for response in method(request, context):
                     yield response
             except (asyncio.CancelledError, GeneratorExit):
-                code = grpc.StatusCode.CANCELLED
+                code = _given_up(context)
                 raise
             except Exception as error:
                 code, message, trailers = self._status(name, error, request)
@@ -84,7 +84,14 @@ class Boundary:
     def _status(self, name: str, error: Exception, request: Any) -> Status:
         if isinstance(error, AskTellError):
             status = to_status(error)
-            self._log.info("call refused", method=name, **_ids(request), code=status[0].name, reason=status[1])
+            self._log.info(
+                "call refused",
+                method=name,
+                **_ids(request),
+                code=status[0].name,
+                reason=error.reason,
+                message=status[1],
+            )
             return status
         log_id = uuid.uuid4().hex
         self._log.error("call failed", method=name, **_ids(request), log_id=log_id, exc_info=error)
@@ -95,6 +102,12 @@ class Boundary:
         self._metrics.rpc_finished(name, code.name, seconds)
         if code is grpc.StatusCode.OK and self._log.is_enabled_for(logging.DEBUG):
             self._log.debug("call", method=name, **_ids(request), ms=round(seconds * 1000, 3))
+
+
+def _given_up(context: Context) -> grpc.StatusCode:
+    """Why nobody waits for the answer any more."""
+    left = context.time_remaining()
+    return grpc.StatusCode.CANCELLED if left is None or left > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def _ids(request: Any) -> dict[str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+import numpy as np
+
 from asktell.names import StudyName, TrialName
 from asktell_server.domain.errors import (
     InvalidArgument,
@@ -15,7 +17,7 @@ from asktell_server.domain.errors import (
     TrialNotRunning,
     Violation,
 )
-from asktell_server.domain.objectives import Measurement, Objective, dominates
+from asktell_server.domain.objectives import Measurement, Objective
 from asktell_server.domain.space import ParameterValue
 from asktell_server.domain.study import (
     MAX_REASON,
@@ -36,6 +38,7 @@ from asktell_server.domain.trial import (
     may,
 )
 from asktell_server.observe.metrics import Metrics
+from asktell_server.optimizers import pareto
 from asktell_server.service import paging, requests
 from asktell_server.service.asking import MAX_WORKER
 from asktell_server.service.commits import Change, Clock, Commits
@@ -46,6 +49,8 @@ UPDATABLE = ("labels", "notes")
 MAX_NEW_TRIALS = 1000
 # Trials with all their measurements that are read at once.
 MAX_FULL_PAGE = 50
+# Pareto fronts that are kept.
+MAX_FRONTS = 16
 MAX_INTERMEDIATE = 100_000
 
 
@@ -117,6 +122,7 @@ class Trials:
         self._commits = commits
         self._clock = clock
         self._metrics = metrics
+        self._fronts: dict[tuple[int, int], list[int]] = {}
 
     async def tell(self, name: TrialName, result: Result, request_id: str) -> tuple[Trial, StudyState]:
         """Ends a trial. The same result again succeeds and changes nothing."""
@@ -315,12 +321,21 @@ class Trials:
             if len(study.spec.objectives) == 1:
                 numbers = [] if study.best_number is None else [study.best_number]
             else:
-                numbers = _pareto_front(study, tx.trials(study.id, states=[TrialState.SUCCEEDED], limit=10**9))
+                numbers = self._front(tx, study)
             after = int(at[0]) if at else 0
             return tx.trials_by_number(study.id, [n for n in numbers if n > after][: size + 1])
 
         found = await self._storage.read(work)
         return found[:size], paging.token((found[size - 1].number,), *query) if len(found) > size else ""
+
+    def _front(self, tx: Snapshot, study: Study) -> list[int]:
+        """The Pareto front's trial numbers; kept, since each page of a listing needs all of them."""
+        key = (study.id, study.revision)
+        known = self._fronts.get(key)
+        if known is None:
+            known = _pareto_front(study, tx.trials(study.id, states=[TrialState.SUCCEEDED], limit=10**9))
+            self._fronts = {**dict(list(self._fronts.items())[-(MAX_FRONTS - 1) :]), key: known}
+        return known
 
     async def update(self, name: TrialName, paths: Collection[str], labels: Mapping[str, str], notes: str) -> Trial:
         """Changes what `paths` name: labels, notes."""
@@ -418,14 +433,9 @@ def _with_results(study: Study, finished: Sequence[Trial]) -> Study:
 
 
 def _pareto_front(study: Study, trials: Sequence[Trial]) -> list[int]:
-    front: list[tuple[int, Measurement]] = []
-    for trial in trials:
-        measured = trial.measurement
-        if measured is None or any(dominates(other, measured, study.spec.objectives) for _, other in front):
-            continue
-        front = [(n, other) for n, other in front if not dominates(measured, other, study.spec.objectives)]
-        front.append((trial.number, measured))
-    return [number for number, _ in front]
+    measured = [(trial.number, trial.measurement.metrics) for trial in trials if trial.measurement is not None]
+    values = np.array([[o.sign * metrics[o.metric] for o in study.spec.objectives] for _, metrics in measured])
+    return [measured[i][0] for i in pareto.front(values)]
 
 
 def _unless_named(found: Sequence[Violation], before: Sequence[Violation]) -> list[Violation]:

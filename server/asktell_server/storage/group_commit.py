@@ -141,6 +141,10 @@ class GroupCommitWriter:
         except _Spoilt:
             self._roll_back()
             raise
+        except Exception as error:
+            self._roll_back()
+            _log.exception("a commit of %d works failed", len(batch))
+            _fail(batch, "the batch could not be written", error)
         else:
             self._observer.committed(time.perf_counter() - started, len(batch))
 
