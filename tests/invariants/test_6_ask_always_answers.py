@@ -163,12 +163,38 @@ def test_a_full_server(own: ServerProcess, mine: Stub) -> None:
     assert _ask(mine, study, 60).suggestion.source == Source.MODEL
 
 
-def test_a_deadline_that_nobody_can_meet(mine: Stub) -> None:
-    """An ask whose time is over ends with DEADLINE_EXCEEDED, and the server goes on."""
+def test_a_full_server_behind_a_batch(own: ServerProcess, mine: Stub) -> None:
+    """An ask that would wait for its turn behind a batch counts as one that waits, too."""
+    study = _modelled(mine, "full-batch")
+    (worker,) = _workers(own)
+
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as threads:
+            batch = threads.submit(lambda: mine.Ask(pb.AskRequest(parent=study, count=3), timeout=60))
+            until(lambda: own.metric("asktell_queue_depth") == 1, "the batch to wait for the model")
+            refusal = refused(lambda: _ask(mine, study, 60))
+            os.kill(worker, signal.SIGCONT)
+            answered = batch.result()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
+    assert [trial.suggestion.source for trial in answered.trials] == [Source.MODEL] * 3
+
+
+def test_deadlines_that_can_hardly_be_met(mine: Stub) -> None:
+    """An ask whose time is all but over is answered or ends with DEADLINE_EXCEEDED, and the server goes on."""
     study = new_study(mine, "no-time")
+    codes = set()
 
-    with pytest.raises(grpc.RpcError) as caught:
-        _ask(mine, study, 1e-6)
+    for _ in range(50):
+        try:
+            _ask(mine, study, 1e-6)
+            codes.add(grpc.StatusCode.OK)
+        except grpc.RpcError as error:
+            codes.add(error.code())  # type: ignore[attr-defined]
 
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
+    assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert grpc.StatusCode.DEADLINE_EXCEEDED in codes
     assert _ask(mine, study, 60)

@@ -179,7 +179,11 @@ def _fail(batch: Sequence[_Job], message: str, cause: Exception) -> None:
 def _resolve(batch: Sequence[_Job]) -> None:
     for job in batch:
         if job.error is None and job.then is not None:
-            job.then(job.result)
+            try:
+                job.then(job.result)
+            except Exception:
+                # The data is stored and others wait for their answers: nothing to do but to say so.
+                _log.exception("what should follow a commit failed")
         if job.future.done():  # cancelled by who waited
             continue
         if job.error is not None:
