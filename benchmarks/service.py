@@ -84,8 +84,9 @@ def asktell_server(folder: Path, *flags: str) -> Iterator[Address]:
             stderr=log,
         )
     try:
+        deadline = time.monotonic() + 60
         while not ready.exists():
-            if process.poll() is not None:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "server.log").read_text())
             time.sleep(0.05)
         yield Address(**json.loads(ready.read_text()))

@@ -477,6 +477,10 @@ VIOLATIONS: dict[str, tuple[Call, set[str]]] = {
         {"parent", "page_size", "states[0]", "view"},
     ),
     "list trials from garbage": (_list_trials(page_token="garbage"), {"page_token"}),
+    "list trials from garbage of a bad size": (
+        _list_trials(page_token="garbage", page_size=-1),
+        {"page_token", "page_size"},
+    ),
     "list trials from not ASCII": (_list_trials(page_token="ü"), {"page_token"}),
     "list trials from 10 MB": (_list_trials(page_token=HUGE), {"page_token"}),
     "list trials from a deep token": (

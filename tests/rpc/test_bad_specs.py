@@ -236,6 +236,10 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
         _with(categorical=Categorical(choices=_values("a", math.nan, -math.inf))),
         {"parameters[1].categorical.choices[1]", "parameters[1].categorical.choices[2]"},
     ),
+    "categorical unset, not finite and repeated": (
+        _with(categorical=Categorical(choices=_values(*[1, True, math.nan, None, "", 0, None]))),
+        {f"parameters[1].categorical.choices[{i}]" for i in (1, 2, 3, 6)},
+    ),
     "categorical of 10 MB": (
         _with(categorical=Categorical(choices=_values("a", HUGE))),
         {"parameters[1].categorical.choices[1]"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from asktell_server.domain.errors import InvalidArgument
 from asktell_server.service import paging
 
-positions = st.lists(st.one_of(st.text(), st.integers(0, 2**63 - 1)), min_size=1, max_size=4)
+# What positions are made of: ids of projects and studies, and numbers.
+ids = st.text(string.ascii_letters + string.digits + "_.-", max_size=128)
+positions = st.lists(st.one_of(ids, st.integers(0, 2**63 - 1)), min_size=1, max_size=4)
 
 
 @given(positions)

@@ -120,8 +120,8 @@ class Session:
         for change in StudyHandle(self.client, self.get_study(name)).watch(after_revision):
             yield service.WatchStudyResponse(
                 revision=change.revision,
-                study=change.study._proto,  # noqa: SLF001 - the whole message, of which the record shows parts
-                trials=[trial._proto for trial in change.trials],  # noqa: SLF001
+                study=change.study.proto,
+                trials=[trial.proto for trial in change.trials],
             )
 
     @staticmethod

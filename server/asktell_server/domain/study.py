@@ -303,8 +303,8 @@ class Study:
 
     def _completion(self) -> str | None:
         criteria = self.spec.stopping
-        reached = self.best_value is not None and criteria.target is not None
-        if reached and not self.spec.objective.is_better(criteria.target, self.best_value):  # type: ignore[arg-type]
+        target, best = criteria.target, self.best_value
+        if target is not None and best is not None and not self.spec.objective.is_better(target, best):
             return f"target {criteria.target} reached by trial {self.best_number}"
         since = self.count(TrialState.SUCCEEDED) - self.successes_at_best
         if self.best_value is not None and 0 < criteria.max_trials_without_improvement <= since:

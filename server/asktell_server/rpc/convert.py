@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -46,7 +47,7 @@ from asktell_server.domain.study import (
 from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.service.studies import etag
 
-E = TypeVar("E")
+E = TypeVar("E", bound=Enum)
 Violations = list[Violation]
 
 # What is tried when a study names no algorithm.
@@ -151,7 +152,7 @@ def read_value(pb: search_space_pb2.ParameterValue, found: Violations, at: str) 
     kind = pb.WhichOneof("kind")
     if kind is None:
         found.append(Violation(at, "holds no value: set float_value, int_value, string_value or bool_value"))
-        return 0
+        return f"unread {at}"  # equal to nothing else, so that it is not taken for a repeat
     value: ParameterValue = getattr(pb, kind)
     if isinstance(value, str) and len(value) > domain_space.MAX_STRING:
         found.append(Violation(at, f"must have at most {domain_space.MAX_STRING} characters, not {len(value)}"))
@@ -169,8 +170,7 @@ def _read_objective(pb: study_pb2.Objective, found: Violations, at: str) -> Obje
 def _read_enum(domain: type[E], wire: Any, value: int) -> E | None:
     """The member of `domain` with the wire's name for `value`; None for the unspecified and unknown."""
     name = wire.Name(value) if value in wire.values() else ""
-    members: Mapping[str, E] = domain.__members__  # type: ignore[attr-defined]
-    return members.get(name)
+    return domain.__members__.get(name)
 
 
 def _read_algorithm(pb: study_pb2.Algorithm, found: Violations, at: str) -> Algorithm:
@@ -234,7 +234,7 @@ def read_states(domain: type[E], wire: Any, values: Iterable[int], found: Violat
     for i, value in enumerate(values):
         state = _read_enum(domain, wire, value)
         if state is None:
-            found.append(Violation(f"{at}[{i}]", f"must be one of {', '.join(domain.__members__)}"))  # type: ignore[attr-defined]
+            found.append(Violation(f"{at}[{i}]", f"must be one of {', '.join(domain.__members__)}"))
         else:
             states.append(state)
     return states

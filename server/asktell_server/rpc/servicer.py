@@ -87,7 +87,7 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
     async def ListStudies(
         self, request: study_service_pb2.ListStudiesRequest, context: Context
     ) -> study_service_pb2.ListStudiesResponse:
-        found = paging.size_violations(request.page_size)
+        found = paging.page_violations(request.page_size, request.page_token)
         states = convert.read_states(StudyState, study_pb2.Study.State, request.states, found, "states")
         project = None
         if request.parent != ALL_PROJECTS:
@@ -189,7 +189,7 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
     async def ListTrials(
         self, request: study_service_pb2.ListTrialsRequest, context: Context
     ) -> study_service_pb2.ListTrialsResponse:
-        found = paging.size_violations(request.page_size)
+        found = paging.page_violations(request.page_size, request.page_token)
         states = convert.read_states(TrialState, trial_pb2.Trial.State, request.states, found, "states")
         if request.view not in study_service_pb2.TrialView.values():
             found.append(Violation("view", "must be BASIC or FULL"))
@@ -211,7 +211,7 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
     async def ListBestTrials(
         self, request: study_service_pb2.ListBestTrialsRequest, context: Context
     ) -> study_service_pb2.ListBestTrialsResponse:
-        wrong = paging.size_violations(request.page_size)
+        wrong = paging.page_violations(request.page_size, request.page_token)
         name = _name(StudyName.parse, request.parent, "parent", lambda: wrong)
         trials, token = await self._trials.best(name, request.page_size, request.page_token)
         return study_service_pb2.ListBestTrialsResponse(

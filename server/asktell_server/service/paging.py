@@ -35,26 +35,40 @@ def token(position: Sequence[str | int], *query: object) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
+def page_violations(asked: int, page_token: str) -> list[Violation]:
+    """What is wrong with a page size and a token, whatever the query."""
+    found = size_violations(asked)
+    if page_token and _decoded(page_token) is None:
+        found.append(_NOT_OURS)
+    return found
+
+
 def position(page_token: str, kinds: Sequence[type], *query: object) -> list[str | int] | None:
     """The position in a token, with elements of these types; None for the first page. Raises InvalidArgument."""
     if not page_token:
         return None
-    try:
-        if len(page_token) > _MAX_TOKEN:
-            raise ValueError("longer than any token")
-        found, made_for = json.loads(base64.urlsafe_b64decode(page_token.encode("ascii")))
-        valid = (
-            isinstance(found, list)
-            and len(found) == len(kinds)
-            and all(type(item) is kind for item, kind in zip(found, kinds, strict=True))
-            and all(abs(item) <= INT64_MAX for item in found if isinstance(item, int))
-        )
-    except (ValueError, TypeError, UnicodeError, binascii.Error):
-        valid = False
-    if not valid:
-        raise InvalidArgument([Violation("page_token", "is not one that this server gave out")])
+    decoded = _decoded(page_token)
+    if decoded is None or [type(item) for item in decoded[0]] != list(kinds):
+        raise InvalidArgument([_NOT_OURS])
+    found, made_for = decoded
     if made_for != fingerprint(*query)[:16]:
         raise InvalidArgument(
             [Violation("page_token", "belongs to another query: all but page_size must stay the same")]
         )
-    return list(found)
+    return found
+
+
+_NOT_OURS = Violation("page_token", "is not one that this server gave out")
+
+
+def _decoded(page_token: str) -> tuple[list[str | int], object] | None:
+    """The position in a token and the query that it was made for; None if the token has not the form of one."""
+    if len(page_token) > _MAX_TOKEN:
+        return None
+    try:
+        found, made_for = json.loads(base64.urlsafe_b64decode(page_token.encode("ascii")))
+    except (ValueError, TypeError, UnicodeError, binascii.Error):
+        return None
+    if not isinstance(found, list) or any(isinstance(item, int) and abs(item) > INT64_MAX for item in found):
+        return None
+    return found, made_for

@@ -35,7 +35,7 @@ from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "description")
-_RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int|categorical)\.")
+_RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int)\.")
 
 
 @dataclass(frozen=True)
