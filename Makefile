@@ -1,7 +1,10 @@
 # Everything a person or a CI job does here. Each target sets up what it needs.
 PY := .venv/bin/python
+# Of bench-optimizers: the seeds, and how many runs at once.
+SEEDS ?= 0-4
+JOBS ?= 2
 
-.PHONY: help setup demo test lint proto bench soak clean
+.PHONY: help setup demo test lint proto bench bench-optimizers bench-optimizers-quick soak clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -32,8 +35,18 @@ proto: setup ## generate client/asktell/v1 from proto/
 bench: setup ## throughput and latency as ratios against a bare echo server
 	$(PY) benchmarks/service.py
 
+bench-optimizers: setup ## our optimizer against others, many hours; go on with it by the same command
+	scripts/peers
+	$(PY) -m benchmarks.optimizers --latency gp
+	nice $(PY) -m benchmarks.optimizers --seeds $(SEEDS) --q 1,4,16 --jobs $(JOBS) --report docs/benchmarks.md
+
+bench-optimizers-quick: setup ## a few problems and peers, about three minutes
+	scripts/peers shared
+	$(PY) -m benchmarks.optimizers --peers random,optuna-tpe,optuna-gp,asktell-gp --named-subset quick --seeds 0 \
+	  --budget-scale 0.5 --jobs 2 --print --report .bench/quick.md
+
 soak: setup ## long fault and load runs
 	$(PY) -m pytest -m soak --timeout=900
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-floor .tools build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-floor .tools .peers build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

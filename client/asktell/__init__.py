@@ -22,7 +22,17 @@ tree, drawn in `asktell.errors`.
 
 from asktell import aio
 from asktell._status import CallFailed
-from asktell.algorithms import Algorithm, GridSearch, RandomSearch, Skopt, SobolSearch
+from asktell.algorithms import (
+    Algorithm,
+    Gp,
+    GridSearch,
+    NormalPrior,
+    Prior,
+    RandomSearch,
+    Skopt,
+    SobolSearch,
+    TransferSource,
+)
 from asktell.client import Client, connect, create_study, get_study
 from asktell.errors import (
     Aborted,
@@ -38,6 +48,7 @@ from asktell.errors import (
     InvalidArgument,
     LocalServerError,
     MeasurementConflict,
+    NoModel,
     NotFound,
     OutOfRange,
     RequestIdReused,
@@ -60,6 +71,7 @@ from asktell.errors import (
     Unavailable,
     Unimplemented,
 )
+from asktell.explanation import Calibration, Explanation, Importance, MetricExplanation, Slice
 from asktell.names import InvalidName
 from asktell.records import (
     FinishedTrial,
@@ -76,7 +88,7 @@ from asktell.records import (
     TrialState,
 )
 from asktell.space import Categorical, Condition, Discrete, Float, Int, Parameter, ParameterValue, Space, when
-from asktell.spec import StudyOptions, StudySpec
+from asktell.spec import Constraint, StudyOptions, StudySpec
 from asktell.study import Study, StudyChange, Trial
 from asktell.transport import AsyncTransport, Transport
 
@@ -86,32 +98,41 @@ __all__ = [
     "AlreadyExists",
     "AskTellError",
     "AsyncTransport",
+    "Calibration",
     "CallFailed",
     "Cancelled",
     "Categorical",
     "Client",
     "ConcurrentUpdate",
     "Condition",
+    "Constraint",
     "DeadlineExceeded",
     "Discrete",
     "EtagMismatch",
+    "Explanation",
     "FailedPrecondition",
     "FieldViolation",
     "FinishedTrial",
     "Float",
     "ForkedAfterUse",
+    "Gp",
     "GridSearch",
+    "Importance",
     "Int",
     "InvalidArgument",
     "InvalidName",
     "LocalServerError",
     "Measurement",
     "MeasurementConflict",
+    "MetricExplanation",
+    "NoModel",
+    "NormalPrior",
     "NotFound",
     "OutOfRange",
     "Parameter",
     "ParameterValue",
     "Prediction",
+    "Prior",
     "RandomSearch",
     "RequestIdReused",
     "ResourceExhausted",
@@ -121,6 +142,7 @@ __all__ = [
     "ServerBusy",
     "ServerError",
     "Skopt",
+    "Slice",
     "SobolSearch",
     "Source",
     "Space",
@@ -138,6 +160,7 @@ __all__ = [
     "StudySpecMismatch",
     "StudyState",
     "Suggestion",
+    "TransferSource",
     "Transport",
     "Trial",
     "TrialCounts",

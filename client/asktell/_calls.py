@@ -44,7 +44,7 @@ def _request_id() -> str:
 
 def create_study(name: StudyName, space: Space, options: StudyOptions) -> Call[study_pb2.Study]:
     study = study_pb2.Study(
-        spec=spec_to_proto(build_spec(space, options)),
+        spec=spec_to_proto(build_spec(space, options), name.project),
         description=options.get("description", ""),
         labels=options.get("labels") or {},
     )
@@ -96,6 +96,18 @@ def delete_study(name: str, *, missing_ok: bool) -> Call[Empty]:
 def ask(study: str, count: int, worker: str) -> Call[service.AskResponse]:
     request = service.AskRequest(parent=study, count=count, worker=worker, request_id=_request_id())
     return Call("Ask", request, service.AskResponse, patient=True)
+
+
+def explain(
+    study: str, slices: Iterable[str], pairs: Iterable[tuple[str, str]], points: int
+) -> Call[service.ExplainStudyResponse]:
+    request = service.ExplainStudyRequest(
+        name=study,
+        slices=[slices] if isinstance(slices, str) else slices,
+        pair_slices=[service.ExplainStudyRequest.Pair(first=first, second=second) for first, second in pairs],
+        points=points,
+    )
+    return Call("ExplainStudy", request, service.ExplainStudyResponse, patient=True)
 
 
 def tell_succeeded(trial: str, measurement: trial_pb2.Measurement) -> Call[service.TellResponse]:

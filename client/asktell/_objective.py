@@ -31,10 +31,10 @@ def call_for_result(trial: TrialRecord, spec: StudySpec, result: object) -> Call
     """The Tell for what an objective returned. Raises TypeError for what is no result."""
     if isinstance(result, Mapping):
         measurement = _calls.measurement(result, {}, None, None)
-    elif len(spec.objectives) == 1:
+    elif len(spec.required_metrics) == 1:
         measurement = _calls.measurement({next(iter(spec.objectives)): result}, {}, None, None)  # type: ignore[dict-item]
     else:
-        raise TypeError(f"the objective has to return a dict of {', '.join(spec.objectives)}, not {result!r}")
+        raise TypeError(f"the objective has to return a dict of {', '.join(spec.required_metrics)}, not {result!r}")
     wild = [f"{name} is {value}" for name, value in measurement.metrics.items() if not math.isfinite(value)]
     if wild:
         return _calls.tell_failed(trial.name, ", ".join(wild))
@@ -61,7 +61,7 @@ class Tally:
     """How far the study is and what the best result is, for the progress display."""
 
     def __init__(self, study: StudyRecord, best: TrialRecord | None) -> None:
-        self._objectives = study.spec.objectives
+        self._spec = study.spec
         self.ended = study.trial_counts.ended
         self._best: tuple[float, int] | None = None
         if best is not None:
@@ -78,8 +78,8 @@ class Tally:
             self._consider(trial)
 
     def _consider(self, trial: TrialRecord) -> None:
-        metric, direction = next(iter(self._objectives.items()))
-        if len(self._objectives) > 1 or metric not in trial.metrics:
+        metric, direction = next(iter(self._spec.objectives.items()))
+        if len(self._spec.objectives) > 1 or metric not in trial.metrics or not self._spec.is_feasible(trial.metrics):
             return
         value = trial.metrics[metric]
         sign = 1.0 if direction == "maximize" else -1.0
@@ -88,7 +88,7 @@ class Tally:
 
     @property
     def best(self) -> str:
-        """The best result in words; empty before the first success and with several objectives."""
+        """The best feasible result in words; empty before there is one and with several objectives."""
         if self._best is None:
             return ""
-        return f"best {next(iter(self._objectives))} {self._best[0]:.6g} (trial {self._best[1]})"
+        return f"best {next(iter(self._spec.objectives))} {self._best[0]:.6g} (trial {self._best[1]})"

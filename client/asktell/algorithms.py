@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal, TypeAlias
 
+from asktell._targets import resolve_study
+from asktell.names import DEFAULT_PROJECT
+from asktell.space import ParameterValue, Space, point_from_proto, value_to_proto
 from asktell.v1 import study_pb2 as pb
 
 
@@ -47,13 +51,68 @@ class Skopt:
     """Finished trials that the model is fitted on at most. 0 means 200."""
 
 
-Algorithm: TypeAlias = RandomSearch | GridSearch | SobolSearch | Skopt
+@dataclass(frozen=True, slots=True)
+class NormalPrior:
+    """A belief about a number: the best value is most likely `mean`, or near it."""
+
+    mean: float
+    """The most likely value; one that the parameter can take."""
+    _: KW_ONLY
+    width: float
+    """Standard deviation as a fraction of the parameter's range, or of the logarithm's range if the parameter is log; above 0, at
+    most 10."""
+
+
+Prior: TypeAlias = NormalPrior | Mapping[ParameterValue, float]
+"""A belief about the best value of one parameter: a `NormalPrior`, or for a discrete or categorical parameter how likely
+each value is relative to the others, such as `{"adam": 3, "sgd": 1}`; values left out have the least of the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSource:
+    """An earlier study of the same project to learn from."""
+
+    study: str
+    """Its name; the full one in what comes from the server."""
+    _: KW_ONLY
+    revision: int = 0
+    """The study's results up to this revision are used. 0 means those that it has when the new study is created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gp:
+    """The server's own Gaussian-process optimizer, which it chooses when it is left the choice.
+
+    Gp(priors={"lr": NormalPrior(1e-3, width=0.2), "optimizer": {"adam": 3, "sgd": 1}}, learn_from=["last-week"])
+    """
+
+    _: KW_ONLY
+    initial_points: int = 0
+    """Trials before the model takes over. 0 means that the server chooses."""
+    cost_metric: str | None = None
+    """A metric that says what a trial cost (seconds, money; above 0). When set, the improvement that is expected per unit of
+    cost is what counts. For one objective only."""
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    """What you believe about where the optimum is, by parameter. Wrong beliefs cost trials, not the optimum."""
+    learn_from: Sequence[str | TransferSource] = ()
+    """Earlier studies of the same project. How much each is trusted is learned; those that mislead do little harm."""
+
+    def __post_init__(self) -> None:
+        priors = {name: p if isinstance(p, NormalPrior) else dict(p) for name, p in self.priors.items()}
+        object.__setattr__(self, "priors", priors)
+        given = [self.learn_from] if isinstance(self.learn_from, str) else self.learn_from
+        sources = tuple(TransferSource(source) if isinstance(source, str) else source for source in given)
+        object.__setattr__(self, "learn_from", sources)
+
+
+Algorithm: TypeAlias = RandomSearch | GridSearch | SobolSearch | Skopt | Gp
 
 _BY_NAME: dict[str, Algorithm] = {
     "random": RandomSearch(),
     "grid": GridSearch(),
     "sobol": SobolSearch(),
     "skopt": Skopt(),
+    "gp": Gp(),
 }
 
 
@@ -64,8 +123,8 @@ def algorithm_named(name: str) -> Algorithm:
     return _BY_NAME[name]
 
 
-def algorithm_to_proto(algorithm: Algorithm) -> pb.Algorithm:
-    """The algorithm and its settings on the wire."""
+def algorithm_to_proto(algorithm: Algorithm, project: str = DEFAULT_PROJECT) -> pb.Algorithm:
+    """The algorithm and its settings on the wire, for a study of `project`. Raises InvalidName, TypeError."""
     if isinstance(algorithm, RandomSearch):
         return pb.Algorithm(random=pb.RandomSearch())
     if isinstance(algorithm, GridSearch):
@@ -87,11 +146,30 @@ def algorithm_to_proto(algorithm: Algorithm) -> pb.Algorithm:
                 max_observations=algorithm.max_observations,
             )
         )
-    raise TypeError(f"an algorithm is a RandomSearch, GridSearch, SobolSearch or Skopt, not {algorithm!r}")
+    if isinstance(algorithm, Gp):
+        return pb.Algorithm(gp=_gp_to_proto(algorithm, project))
+    raise TypeError(f"an algorithm is a RandomSearch, GridSearch, SobolSearch, Skopt or Gp, not {algorithm!r}")
 
 
-def algorithm_from_proto(message: pb.Algorithm) -> Algorithm | None:
-    """The algorithm that a study uses; None when this client is too old to know it."""
+def _gp_to_proto(gp: Gp, project: str) -> pb.GpOptimizer:
+    message = pb.GpOptimizer(initial_points=gp.initial_points, cost_metric=gp.cost_metric or "")
+    for parameter, prior in gp.priors.items():
+        if isinstance(prior, NormalPrior):
+            normal = pb.GpOptimizer.OptimumPrior.Normal(mean=prior.mean, width=prior.width)
+            message.priors.add(parameter=parameter, normal=normal)
+        else:
+            weighted = message.priors.add(parameter=parameter).weighted
+            weighted.SetInParent()
+            for value, weight in prior.items():
+                weighted.weights.add(value=value_to_proto(value), weight=weight)
+    for source in gp.learn_from:
+        known = TransferSource(source) if isinstance(source, str) else source
+        message.transfer_sources.add(study=str(resolve_study(known.study, project)), revision=known.revision)
+    return message
+
+
+def algorithm_from_proto(message: pb.Algorithm, space: Space) -> Algorithm | None:
+    """The algorithm that a study of this space uses; None when this client is too old to know it."""
     kind = message.WhichOneof("kind")
     if kind == "random":
         return RandomSearch()
@@ -109,7 +187,21 @@ def algorithm_from_proto(message: pb.Algorithm) -> Algorithm | None:
             kappa=s.kappa if s.HasField("kappa") else None,
             max_observations=s.max_observations,
         )
+    if kind == "gp":
+        return Gp(
+            initial_points=message.gp.initial_points,
+            cost_metric=message.gp.cost_metric or None,
+            priors={prior.parameter: _prior_from_proto(prior, space) for prior in message.gp.priors},
+            learn_from=[TransferSource(s.study, revision=s.revision) for s in message.gp.transfer_sources],
+        )
     return None
+
+
+def _prior_from_proto(message: pb.GpOptimizer.OptimumPrior, space: Space) -> Prior:
+    if message.HasField("normal"):
+        return NormalPrior(message.normal.mean, width=message.normal.width)
+    name = message.parameter
+    return {point_from_proto({name: weight.value}, space)[name]: weight.weight for weight in message.weighted.weights}
 
 
 def _estimator(value: int) -> Literal["GP", "RF", "ET", "GBRT"] | None:

@@ -101,7 +101,7 @@ class Client:
 
         name: "study", "project/study" or the full resource name.
         space: parameter by name.
-        options: maximize=, minimize=, algorithm=, seed=, lease=, max_retries=, max_trials=, target=,
+        options: maximize=, minimize=, constraints=, algorithm=, seed=, lease=, max_retries=, max_trials=, target=,
             max_trials_without_improvement=, labels=, description=, if_exists=; see `StudyOptions`.
 
         Raises InvalidArgument (all that is wrong at once), StudyAlreadyExists (if_exists="fail"), StudySpecMismatch

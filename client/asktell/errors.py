@@ -16,7 +16,8 @@
     │   ├── SearchSpaceExhausted
     │   ├── TrialNotRunning
     │   ├── ResultConflict         told before, differently
-    │   └── MeasurementConflict    reported before, differently
+    │   ├── MeasurementConflict    reported before, differently
+    │   └── NoModel                the algorithm has no model to explain, or too few results for one
     ├── Aborted                    read again, then repeat
     │   ├── EtagMismatch
     │   └── ConcurrentUpdate
@@ -156,6 +157,10 @@ class MeasurementConflict(FailedPrecondition):
     """The step was reported before, with another measurement."""
 
 
+class NoModel(FailedPrecondition):
+    """The study's algorithm has no model to explain, or too few results for one."""
+
+
 class Aborted(AskTellError):
     """Somebody else was faster: read again, then repeat."""
 
@@ -233,6 +238,7 @@ _BY_REASON: dict[str, type[AskTellError]] = {
     "TRIAL_NOT_RUNNING": TrialNotRunning,
     "RESULT_CONFLICT": ResultConflict,
     "MEASUREMENT_CONFLICT": MeasurementConflict,
+    "NO_MODEL": NoModel,
     "ETAG_MISMATCH": EtagMismatch,
     "CONCURRENT_UPDATE": ConcurrentUpdate,
     "SERVER_BUSY": ServerBusy,

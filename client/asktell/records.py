@@ -112,7 +112,7 @@ class Suggestion:
 
     source: Source
     predictions: dict[str, Prediction]
-    """By objective; empty unless `source` is MODEL."""
+    """By objective, and by constrained metric where the model predicts it; empty unless `source` is MODEL."""
     detail: str
 
 

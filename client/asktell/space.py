@@ -9,7 +9,7 @@ The server checks a space and names everything that is wrong with it; here only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TypeAlias
 
@@ -154,6 +154,11 @@ def point_from_proto(point: Mapping[str, pb.ParameterValue], space: Space) -> di
     known = [name for name in space if name in point]
     unknown = sorted(name for name in point if name not in space)
     return {name: _typed(value_from_proto(point[name]), space.get(name)) for name in known + unknown}
+
+
+def axis_from_proto(values: Iterable[pb.ParameterValue], parameter: Parameter | None) -> tuple[ParameterValue, ...]:
+    """Values of one parameter as Python values."""
+    return tuple(_typed(value_from_proto(value), parameter) for value in values)
 
 
 def _typed(value: ParameterValue, parameter: Parameter | None) -> ParameterValue:

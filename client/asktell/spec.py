@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from typing import Literal, TypeAlias, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
 from asktell.algorithms import Algorithm, algorithm_from_proto, algorithm_named, algorithm_to_proto
+from asktell.names import DEFAULT_PROJECT
 from asktell.space import Space, parameter_from_proto, parameter_to_proto
 from asktell.v1 import study_pb2 as pb
 
 Direction: TypeAlias = Literal["maximize", "minimize"]
+Constraint: TypeAlias = tuple[Literal["<=", ">="], float]
+"""A bound that a metric has to keep: ("<=", most) or (">=", least)."""
 Seconds: TypeAlias = timedelta | float
 """A duration: a timedelta, or a number of seconds."""
 
@@ -27,6 +30,8 @@ class StudySpec:
     objectives: dict[str, Direction]
     """Which way is better, by metric. More than one: the best trials are the Pareto front."""
     _: KW_ONLY
+    constraints: dict[str, Constraint] = field(default_factory=dict)
+    """Bounds that a trial has to keep to count as feasible, by metric. Only feasible trials are best trials."""
     algorithm: Algorithm | None = None
     """How suggestions are made. None means that the server chooses."""
     seed: int | None = None
@@ -42,6 +47,18 @@ class StudySpec:
     max_trials_without_improvement: int | None = None
     """The study is done after so many succeeded trials in a row without a new best one."""
 
+    @property
+    def required_metrics(self) -> list[str]:
+        """The metrics that every result has to hold: objectives, then constrained ones."""
+        return [*self.objectives, *self.constraints]
+
+    def is_feasible(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a result keeps every bound; one that does not hold a constrained metric does not."""
+        return all(
+            metric in metrics and (metrics[metric] <= bound if way == "<=" else metrics[metric] >= bound)
+            for metric, (way, bound) in self.constraints.items()
+        )
+
 
 def to_seconds(duration: Seconds) -> float:
     """A duration in seconds."""
@@ -55,8 +72,11 @@ class StudyOptions(TypedDict, total=False):
     """The metric or metrics of which larger is better. One objective at least is needed."""
     minimize: str | Sequence[str] | None
     """The metric or metrics of which smaller is better."""
+    constraints: Mapping[str, Constraint] | None
+    """Bounds that a good trial keeps, by metric: `{"latency_ms": ("<=", 5), "recall": (">=", 0.9)}`. Every result must then
+    hold these metrics; only trials that keep all bounds are best trials or meet the target."""
     algorithm: str | Algorithm | None
-    """"random", "grid", "sobol", "skopt", or one of their dataclasses with settings. None: the server chooses."""
+    """"gp", "skopt", "sobol", "grid", "random", or one of their dataclasses with settings. None: the server chooses."""
     seed: int | None
     """See `StudySpec`, as for those below."""
     lease: Seconds | None
@@ -90,6 +110,7 @@ def build_spec(space: Space, options: StudyOptions) -> StudySpec:
     return StudySpec(
         dict(space),
         objectives,
+        constraints=_constraints(options.get("constraints") or {}),
         algorithm=algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm,
         seed=options.get("seed"),
         lease=None if lease is None else timedelta(seconds=to_seconds(lease)),
@@ -106,16 +127,31 @@ def _names(metrics: str | Sequence[str] | None) -> list[str]:
     return [metrics] if isinstance(metrics, str) else list(metrics)
 
 
-def spec_to_proto(spec: StudySpec) -> pb.StudySpec:
-    """The spec on the wire."""
+def _constraints(given: Mapping[str, Constraint]) -> dict[str, Constraint]:
+    constraints: dict[str, Constraint] = {}
+    for metric, constraint in given.items():
+        match constraint:
+            case ("<=" | ">=", int() | float()):
+                constraints[metric] = constraint
+            case _:
+                raise ValueError(
+                    f'the constraint on {metric!r} is of the form ("<=", 5.0) or (">=", 5.0), not {constraint!r}'
+                )
+    return constraints
+
+
+def spec_to_proto(spec: StudySpec, project: str = DEFAULT_PROJECT) -> pb.StudySpec:
+    """The spec on the wire, for a study of `project`."""
     directions = {"maximize": pb.Objective.MAXIMIZE, "minimize": pb.Objective.MINIMIZE}
     message = pb.StudySpec(
         parameters=[parameter_to_proto(name, parameter) for name, parameter in spec.space.items()],
         objectives=[pb.Objective(metric=name, direction=directions[way]) for name, way in spec.objectives.items()],
         seed=spec.seed,
     )
+    for metric, (way, bound) in spec.constraints.items():
+        message.outcome_constraints.add(metric=metric, **{"max" if way == "<=" else "min": bound})
     if spec.algorithm is not None:
-        message.algorithm.CopyFrom(algorithm_to_proto(spec.algorithm))
+        message.algorithm.CopyFrom(algorithm_to_proto(spec.algorithm, project))
     criteria = pb.StoppingCriteria(
         max_trials=spec.max_trials or 0,
         target=spec.target,
@@ -138,10 +174,15 @@ def spec_from_proto(message: pb.StudySpec) -> StudySpec:
     criteria = message.stopping_criteria
     policy = message.trial_policy
     directions: dict[int, Direction] = {pb.Objective.MAXIMIZE: "maximize", pb.Objective.MINIMIZE: "minimize"}
+    space = {parameter.name: parameter_from_proto(parameter) for parameter in message.parameters}
     return StudySpec(
-        {parameter.name: parameter_from_proto(parameter) for parameter in message.parameters},
+        space,
         {objective.metric: directions[objective.direction] for objective in message.objectives},
-        algorithm=algorithm_from_proto(message.algorithm),
+        constraints={
+            constraint.metric: ("<=", constraint.max) if constraint.HasField("max") else (">=", constraint.min)
+            for constraint in message.outcome_constraints
+        },
+        algorithm=algorithm_from_proto(message.algorithm, space),
         seed=message.seed if message.HasField("seed") else None,
         lease=policy.lease.ToTimedelta() if policy.HasField("lease") else None,
         max_retries=policy.max_retries if policy.HasField("max_retries") else None,

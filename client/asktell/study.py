@@ -13,6 +13,7 @@ from asktell._retry import Attempts
 from asktell._status import CallFailed, to_error
 from asktell._targets import default_worker
 from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unavailable
+from asktell.explanation import Explanation, explanation_from_proto
 from asktell.names import StudyName
 from asktell.records import (
     FinishedTrial,
@@ -243,14 +244,14 @@ class Study(StudyRecord):
 
     @property
     def best_trial(self) -> Trial | None:
-        """The trial with the best objective (of several objectives: the first of the Pareto front), asked of the
-        server each time; None before the first success.
+        """The feasible trial with the best objective (of several objectives: the first of the Pareto front), asked of the
+        server each time; None while no trial has succeeded and kept the study's constraints.
         """
         return next(iter(self._best()), None)
 
     @property
     def best_trials(self) -> list[Trial]:
-        """The best trial or, with several objectives, the Pareto front; empty before the first success."""
+        """The best feasible trial or, with several objectives, the Pareto front of the feasible; empty before the first."""
         return list(self._best())
 
     def _best(self) -> Iterator[Trial]:
@@ -289,6 +290,28 @@ class Study(StudyRecord):
     def to_dataframe(self, states: Iterable[TrialState | str] | None = None) -> Any:
         """`to_dicts` as a pandas DataFrame. Raises ImportError where pandas is not installed."""
         return dataframe(self.to_dicts(states))
+
+    def explain(
+        self,
+        slices: Iterable[str] = (),
+        pairs: Iterable[tuple[str, str]] = (),
+        *,
+        points: int = 0,
+        timeout: Seconds | None = None,
+    ) -> Explanation:
+        """What the study's model has learned: how well it predicts, which parameters matter, and slices of it. Only with
+        the algorithm `gp`; may take seconds.
+
+        slices: parameters to show one by one; by default the 10 most important.
+        pairs: pairs of parameters to show together.
+        points: number of values along each numeric axis; 0 means 25.
+        timeout: deadline budget instead of the client's.
+
+        Raises InvalidArgument, NoModel, ServerBusy.
+        """
+        call = _calls.explain(self.name, slices, pairs, points)
+        answer = self._client.run(call, None if timeout is None else to_seconds(timeout))
+        return explanation_from_proto(answer, self.spec.space)
 
     def watch(self, after_revision: int = 0) -> Iterator[StudyChange]:
         """The changes after a revision, then every further change as it comes, for ever; connects again by itself.

@@ -29,13 +29,16 @@ from asktell_server.domain.trial import Trial
 from asktell_server.engine.host import EngineHost, HostConfig
 from asktell_server.observe.http import HttpServer
 from asktell_server.observe.metrics import Metrics
+from asktell_server.optimizers.base import SourceStudy
 from asktell_server.optimizers.registry import preload
 from asktell_server.rpc.boundary import Boundary
 from asktell_server.rpc.servicer import Servicer
 from asktell_server.service.asking import AskConfig, Asking
 from asktell_server.service.commits import Bell, Commits
+from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
 from asktell_server.service.studies import Studies
+from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
 from asktell_server.service.watching import Watching
 from asktell_server.storage.base import Snapshot, Storage
@@ -95,7 +98,7 @@ class App:
         self.registry = registry if registry is not None else CollectorRegistry()
         metrics = Metrics(self.registry, version("asktell"))
         self.storage = storage if storage is not None else SqlStorage(config.database, observer=metrics)
-        self.host = EngineHost(config.host, self._load, metrics)
+        self.host = EngineHost(config.host, self._load, metrics, self._load_sources)
         self._bell = Bell()
         commits = Commits(self.storage, self.host, self._bell)
         servicer = Servicer(
@@ -103,6 +106,7 @@ class App:
             Trials(self.storage, commits, clock, metrics),
             Asking(self.storage, commits, self.host, clock, metrics, config.ask),
             Watching(self.storage, self._bell, metrics),
+            Explaining(self.storage, self.host),
         )
         self._servicer = Boundary(metrics).guarded(servicer, _DESCRIPTOR)
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
@@ -207,6 +211,9 @@ class App:
             return None if study is None else (study, tx.history(study_id, after_revision))
 
         return await self.storage.read(work)
+
+    async def _load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
+        return await self.storage.read(lambda tx: read_sources(tx, study))
 
     async def _set_health(self, name: str, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         await self._health.set(name, status)

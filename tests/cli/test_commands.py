@@ -81,6 +81,78 @@ objectives: {maximize: accuracy}
     assert run("study", "list").stdout.count("\n") == 1
 
 
+def test_bad_beliefs_and_sources_are_told_by_their_place_in_the_file(run: Run, tmp_path: Path) -> None:
+    """A belief goes by its parameter, as in the file."""
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        """\
+name: bad
+parameters:
+  lr: {type: float, min: 0.1, max: 1}
+  act: {type: categorical, choices: [relu, gelu]}
+objectives: {maximize: accuracy}
+algorithm:
+  gp:
+    priors:
+      lr: {mean: 2, width: 0}
+      act: [{value: tanh, weight: 1}, {value: relu, weight: 0}]
+      depth: {mean: 1, width: 1}
+    transfer_sources: [nothing, not ok]
+"""
+    )
+
+    result = run("study", "create", path, exit_code=1)
+
+    at = "algorithm.gp"
+    assert {line.partition(": ")[0].strip() for line in result.stderr.splitlines()[1:]} == {
+        *(f"{at}.priors.lr.mean", f"{at}.priors.lr.width", f"{at}.priors.depth"),
+        *(f"{at}.priors.act[0].value", f"{at}.priors.act[1].weight"),
+        *(f"{at}.transfer_sources[0].study", f"{at}.transfer_sources[1].study"),
+    }
+
+
+def test_a_study_that_learns_from_another_is_created_and_shown(run: Run, run_json: RunJson, study_file: Path) -> None:
+    """The file names the other study by its id; what is shown says up to which revision it counts, and can be used again."""
+    run("study", "create", study_file, "--name", "earlier")
+    study_file.write_text(
+        study_file.read_text().replace(
+            "algorithm: random",
+            "algorithm: {gp: {priors: {lr: {mean: 0.01, width: 0.2}}, transfer_sources: [earlier]}}",
+        )
+    )
+
+    created = run_json("study", "create", study_file)
+    used = run_json("study", "create", study_file, "--if-exists", "use")
+    fields = {row["field"]: row["value"] for row in _table(run("study", "show", "digits").stdout)}
+
+    assert created["spec"]["algorithm"] == {
+        "gp": {
+            "priors": {"lr": {"mean": 0.01, "width": 0.2}},
+            "transfer_sources": [{"study": "earlier", "revision": 1}],
+        }
+    }
+    assert used == created
+    assert fields["algorithm"] == (
+        "{gp: {priors: {lr: {mean: 0.01, width: 0.2}}, transfer_sources: [{study: earlier, revision: 1}]}}"
+    )
+
+
+def test_only_trials_that_keep_the_constraints_are_best(run: Run, run_json: RunJson, study_file: Path) -> None:
+    """A better trial that breaks a bound is no best one, and a result without the metric is refused."""
+    study_file.write_text(study_file.read_text() + "outcome_constraints: [{metric: latency, max: 5}]\n")
+    run("study", "create", study_file)
+    run("ask", "digits", "--count", "3")
+    refused = run("trial", "tell", "digits", "1", "accuracy=0.9", exit_code=1)
+    run("trial", "tell", "digits", "1", "accuracy=0.9", "latency=6")
+    none = run("study", "best", "digits")
+    run("trial", "tell", "digits", "2", "accuracy=0.5", "latency=5")
+    run("trial", "tell", "digits", "3", "accuracy=0.4", "latency=1")
+
+    assert "latency" in refused.stderr
+    assert none.stderr == "no trial has succeeded and kept the constraints yet\n"
+    assert [trial["number"] for trial in run_json("study", "best", "digits")] == [2]
+
+
 def test_what_the_server_cannot_do_is_refused_by_name(run: Run, study_file: Path) -> None:
     """Early stopping reaches the server, which says that it has none."""
     study_file.write_text(study_file.read_text() + "early_stopping: {median: {min_trials: 3}}\n")

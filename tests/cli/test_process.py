@@ -265,3 +265,18 @@ def test_watch_draws_a_live_table_until_ctrl_c(environment: dict[str, str], run:
     assert status == 130
     assert "Traceback" not in text
     assert "Aborted" not in text
+
+
+def test_the_live_table_calls_no_trial_best_that_breaks_a_bound(
+    environment: dict[str, str], run: Run, study_file: Path
+) -> None:
+    """The best trial is the best of those that keep the study's constraints, whose metrics have columns, too."""
+    study_file.write_text(study_file.read_text() + "outcome_constraints: [{metric: latency, max: 5}]\n")
+    run("study", "create", study_file)
+    run("ask", "digits", "-n", "2")
+    run("trial", "tell", "digits", "1", "accuracy=0.9", "latency=6")
+    run("trial", "tell", "digits", "2", "accuracy=0.5", "latency=5")
+
+    text, _ = _on_terminal("watch", "digits", env=environment, until="best accuracy 0.5 in trial 2", send=signal.SIGINT)
+
+    assert "best accuracy 0.9" not in text

@@ -71,6 +71,24 @@ def _parameter(name: str) -> st.SearchStrategy[space.Parameter]:
     return st.one_of(kinds)
 
 
+def _gp() -> st.SearchStrategy[pb.GpOptimizer]:
+    of = pb.GpOptimizer
+    normal = st.builds(of.OptimumPrior.Normal, mean=numbers, width=numbers)
+    weight = st.builds(of.OptimumPrior.Weighted.Weight, value=values, weight=numbers)
+    weighted = st.builds(of.OptimumPrior.Weighted, weights=st.lists(weight, max_size=2))
+    prior = st.builds(of.OptimumPrior, parameter=names, normal=normal) | st.builds(
+        of.OptimumPrior, parameter=names, weighted=weighted
+    )
+    source = st.builds(of.TransferSource, study=names, revision=st.integers(0, 2**63 - 1))
+    return st.builds(
+        of,
+        initial_points=st.integers(0, 10),
+        cost_metric=st.just("") | names,
+        priors=st.lists(prior, max_size=3, unique_by=lambda each: each.parameter),
+        transfer_sources=st.lists(source, max_size=2),
+    )
+
+
 @st.composite
 def studies(draw: st.DrawFn) -> pb.Study:
     """Studies of every form that a file can hold, sensible or not."""
@@ -85,12 +103,14 @@ def studies(draw: st.DrawFn) -> pb.Study:
         spec.objectives.add(metric=metric, direction=draw(ways))
     for metric in draw(st.lists(names, max_size=1)):
         spec.outcome_constraints.add(metric=metric, max=draw(numbers))
-    kind = draw(st.sampled_from(["", "random", "sobol", "grid", "skopt"]))
+    kind = draw(st.sampled_from(["", "random", "sobol", "grid", "skopt", "gp"]))
     if kind:
         getattr(spec.algorithm, kind).SetInParent()
     if kind == "skopt":
         spec.algorithm.skopt.xi = draw(numbers)
         spec.algorithm.skopt.base_estimator = pb.SkoptOptimizer.RF
+    if kind == "gp":
+        spec.algorithm.gp.CopyFrom(draw(_gp()))
     if draw(st.booleans()):
         spec.early_stopping.median.min_trials = 3
     if draw(st.booleans()):
@@ -131,10 +151,43 @@ def test_the_example_in_the_documentation_uses_every_field_that_the_server_acts_
         *("float", "float", "int", "int", "discrete", "categorical", "float", "categorical"),
     ]
     assert study.spec.parameters[6].condition.parent == "optimizer"
-    assert study.spec.algorithm.skopt.base_estimator == pb.SkoptOptimizer.RF
+    assert study.spec.algorithm.gp.initial_points == 8
+    assert [(bound.metric, bound.max) for bound in study.spec.outcome_constraints] == [("latency_ms", 5)]
     assert study.spec.trial_policy.lease.seconds == 120
     documented = set(re.findall(r"^\| `(\w+)` \|", text.partition("## Parameters")[0], re.MULTILINE))
-    assert documented - set(document) == {"outcome_constraints", "early_stopping"}
+    assert documented - set(document) == {"early_stopping"}
+
+
+def test_the_example_with_beliefs_in_the_documentation_is_read() -> None:
+    """Beliefs go by parameter, and a study to learn from by its id."""
+    examples = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+    _, study = parse_study(MINIMAL | parse_yaml(examples[1], "file"), "file")
+
+    gp = study.spec.algorithm.gp
+    assert [(prior.parameter, prior.WhichOneof("belief")) for prior in gp.priors] == [
+        ("learning_rate", "normal"),
+        ("optimizer", "weighted"),
+    ]
+    assert (gp.priors[0].normal.mean, gp.priors[0].normal.width) == (1e-3, 0.2)
+    assert [(each.value.string_value, each.weight) for each in gp.priors[1].weighted.weights] == [
+        ("adam", 3.0),
+        ("sgd", 1.0),
+    ]
+    assert [source.study for source in gp.transfer_sources] == ["digits-small"]
+    assert gp.cost_metric == "seconds"
+
+
+def test_studies_to_learn_from_are_written_by_their_ids() -> None:
+    """A study file can be taken to another project: it says nothing about its own."""
+    study = pb.Study(name="projects/p/studies/digits")
+    study.spec.objectives.add(metric="y", direction=pb.Objective.MINIMIZE)
+    study.spec.algorithm.gp.transfer_sources.add(study="projects/p/studies/earlier", revision=7)
+    study.spec.algorithm.gp.transfer_sources.add(study="projects/p/studies/other")
+
+    document = study_document(study)
+
+    assert document["algorithm"] == {"gp": {"transfer_sources": [{"study": "earlier", "revision": 7}, "other"]}}
 
 
 def test_the_types_of_yaml_values_reach_the_study() -> None:
@@ -195,6 +248,46 @@ def test_all_problems_of_a_file_are_told_at_once() -> None:
     ]
 
 
+def test_all_problems_of_beliefs_and_sources_are_told_at_once() -> None:
+    """Each bad field of the algorithm gp is named by its path in the file."""
+    gp = {
+        "initial_points": "few",
+        "priors": {
+            "lr": {"mean": "x", "width": 0.1, "w": 1},
+            "n": 3,
+            "act": [{"value": [1], "weight": 1}, {"value": "a", "weight": "b"}, 5],
+        },
+        "transfer_sources": ["earlier", {"study": 3}, {"name": "x"}],
+    }
+
+    with pytest.raises(BadInput) as caught:
+        parse_study(MINIMAL | {"algorithm": {"gp": gp}}, "file")
+
+    at = "algorithm.gp"
+    paths = [problem.partition(": ")[0] for problem in caught.value.problems]
+    assert paths == [
+        *(f"{at}.priors.lr.mean", f"{at}.priors.lr.w", f"{at}.priors.n"),
+        *(f"{at}.priors.act[0].value", f"{at}.priors.act[1].weight", f"{at}.priors.act[2]"),
+        *(f"{at}.transfer_sources[1].study", f"{at}.transfer_sources[2].name", f"{at}.initial_points"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gp", "path"),
+    [
+        ({"priors": []}, "algorithm.gp.priors"),
+        ({"transfer_sources": "earlier"}, "algorithm.gp.transfer_sources"),
+        (3, "algorithm.gp"),
+    ],
+)
+def test_beliefs_and_sources_have_a_form(gp: object, path: str) -> None:
+    """What is no mapping, or no list, is named."""
+    with pytest.raises(BadInput) as caught:
+        parse_study(MINIMAL | {"algorithm": {"gp": gp}}, "file")
+
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [path]
+
+
 @pytest.mark.parametrize("missing", ["parameters", "objectives"])
 def test_a_study_needs_parameters_and_objectives(missing: str) -> None:
     """What is required is said to be."""
@@ -214,7 +307,7 @@ def test_a_document_that_is_no_mapping_is_no_study(document: object) -> None:
 @pytest.mark.parametrize("algorithm", ["annealing", {"random": {}, "sobol": {}}, 3, []])
 def test_an_unknown_algorithm_is_refused_with_the_known_ones(algorithm: object) -> None:
     """The error lists the algorithms that there are."""
-    with pytest.raises(BadInput, match="there are random, grid, sobol, skopt"):
+    with pytest.raises(BadInput, match="there are random, grid, sobol, skopt, gp"):
         parse_study(MINIMAL | {"algorithm": algorithm}, "file")
 
 

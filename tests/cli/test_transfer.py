@@ -71,6 +71,31 @@ def test_a_json_export_makes_the_study_again_elsewhere(
     assert run_json("study", "show", "copy")["spec"] == run_json("study", "show", filled)["spec"]
 
 
+def test_an_export_holds_constraints_beliefs_and_sources(
+    run: Run, run_json: RunJson, study_file: Path, tmp_path: Path
+) -> None:
+    """A study that learns from another is made again beside it with all its settings, the source at the same revision."""
+    run("study", "create", study_file, "--name", "earlier")
+    study_file.write_text(
+        study_file.read_text().replace(
+            "algorithm: random",
+            "outcome_constraints: [{metric: latency, max: 0}]\n"
+            "algorithm: {gp: {priors: {flag: [{value: true, weight: 2}]}, transfer_sources: [earlier]}}",
+        )
+    )
+    run("study", "create", study_file)
+    run("ask", "earlier")
+    path = tmp_path / "export.json"
+    run("export", "digits", path)
+
+    run("import", path, "--study", "copy")
+
+    spec = run_json("study", "show", "copy")["spec"]
+    assert spec == run_json("study", "show", "digits")["spec"]
+    assert spec["outcome_constraints"] == [{"metric": "latency", "max": 0.0}]
+    assert spec["algorithm"]["gp"]["transfer_sources"] == [{"study": "earlier", "revision": 1}]
+
+
 def test_an_import_that_is_repeated_adds_nothing(run: Run, run_json: RunJson, filled: str, tmp_path: Path) -> None:
     """The same file into the same study twice gives the trials once."""
     path = tmp_path / "export.json"

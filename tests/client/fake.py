@@ -20,7 +20,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2, empty_pb2, timestamp_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as service
 from asktell.v1.study_service_pb2_grpc import StudyServiceServicer, add_StudyServiceServicer_to_server
 
@@ -252,6 +252,37 @@ class FakeService(StudyServiceServicer):
             if self.faults["WatchStudy"]:
                 self.abort(context, self.faults["WatchStudy"].popleft())
 
+    def ExplainStudy(self, request: Any, context: Any) -> Any:
+        def handle(r: service.ExplainStudyRequest) -> service.ExplainStudyResponse:
+            study = self._study(r.name)
+            if not self.trials[r.name]:
+                raise Refused("FAILED_PRECONDITION", "NO_MODEL")
+            part = service.MetricExplanation
+            names = [parameter.name for parameter in study.spec.parameters]
+            axes = {parameter.name: _axis(parameter) for parameter in study.spec.parameters}
+            slices = [part.Slice(parameters=[name], first_values=axes[name]) for name in r.slices or names]
+            for pair in r.pair_slices:
+                both = [pair.first, pair.second]
+                slices.append(
+                    part.Slice(parameters=both, first_values=axes[pair.first], second_values=axes[pair.second])
+                )
+            for shown in slices:
+                size = len(shown.first_values) * max(1, len(shown.second_values))
+                shown.means.extend(float(i) for i in range(size))
+                shown.standard_deviations.extend([0.5] * size)
+            metric = part(
+                metric=study.spec.objectives[0].metric,
+                calibration=part.Calibration(observations=7, coverage_90=0.875, log_density=-1.25, r_squared=0.5),
+                importances=[
+                    part.Importance(parameter=name, total_effect=1 / (i + 1), lower=0.5 / (i + 1), upper=1.0)
+                    for i, name in enumerate(names)
+                ],
+                slices=slices,
+            )
+            return service.ExplainStudyResponse(revision=study.revision, reference_trial=1, metrics=[metric])
+
+        return self.serve("ExplainStudy", request, context, handle)
+
     def Ask(self, request: Any, context: Any) -> Any:
         def handle(r: service.AskRequest) -> service.AskResponse:
             study = self._study(r.parent)
@@ -400,6 +431,17 @@ def _fill(trial: trial_pb2.Trial, spec: study_pb2.StudySpec) -> None:
             value.float_value = parameter.discrete.values[number % len(parameter.discrete.values)]
         else:
             value.CopyFrom(parameter.categorical.choices[number % len(parameter.categorical.choices)])
+
+
+def _axis(parameter: search_space_pb2.Parameter) -> list[search_space_pb2.ParameterValue]:
+    kind = parameter.WhichOneof("type")
+    if kind == "categorical":
+        return list(parameter.categorical.choices)
+    if kind == "discrete":
+        return [search_space_pb2.ParameterValue(float_value=value) for value in parameter.discrete.values]
+    if kind == "int":
+        return [search_space_pb2.ParameterValue(int_value=value) for value in (parameter.int.min, parameter.int.max)]
+    return [search_space_pb2.ParameterValue(float_value=value) for value in (parameter.float.min, parameter.float.max)]
 
 
 def _after(lease: duration_pb2.Duration) -> timestamp_pb2.Timestamp:

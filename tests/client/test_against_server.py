@@ -18,11 +18,14 @@ from asktell import (
     Discrete,
     FinishedTrial,
     Float,
+    Gp,
     Int,
+    NormalPrior,
     Skopt,
     Space,
     StopCause,
     StudyState,
+    TransferSource,
     TrialState,
     _local,
     aio,
@@ -88,6 +91,49 @@ def test_a_spec_comes_back_as_it_went(client: asktell.Client) -> None:
     with pytest.raises(asktell.StudySpecMismatch) as caught:
         client.create_study("spec", {"x": Float(0, 1)}, maximize="accuracy")
     assert caught.value.fields
+
+
+def test_beliefs_and_sources_come_back_as_they_went(client: asktell.Client) -> None:
+    """The server adds up to which revision a source counts, and takes the same settings again as equal, also once it has more."""
+    earlier = client.create_study("sources/earlier", SPACE, maximize="accuracy", algorithm="random")
+    earlier.ask().tell(accuracy=0.5)
+    settings = Gp(
+        initial_points=5,
+        cost_metric="seconds",
+        priors={"lr": NormalPrior(1e-3, width=0.2), "optimizer": {"adam": 3, "sgd": 1}, "batch": {64: 2}},
+        learn_from=["earlier"],
+    )
+
+    study = client.create_study("sources/later", SPACE, maximize="accuracy", algorithm=settings)
+    earlier.ask().tell(accuracy=0.6)
+    again = client.create_study("sources/later", SPACE, maximize="accuracy", algorithm=settings)
+
+    algorithm = study.spec.algorithm
+    assert isinstance(algorithm, Gp)
+    assert algorithm.priors == settings.priors
+    assert (algorithm.initial_points, algorithm.cost_metric) == (5, "seconds")
+    assert algorithm.learn_from == (TransferSource("projects/sources/studies/earlier", revision=3),)
+    assert again.spec == study.spec
+    copy = client.create_study("sources/copy", SPACE, maximize="accuracy", algorithm=algorithm)
+    assert copy.spec.algorithm == algorithm
+
+
+def test_only_feasible_trials_are_best(client: asktell.Client) -> None:
+    """A study with a constraint has no best trial until one keeps it."""
+    study = client.create_study(
+        "feasible", SPACE, maximize="accuracy", constraints={"latency": ("<=", 5)}, algorithm="random"
+    )
+    study.ask().tell(accuracy=0.9, latency=5.5)
+    before = study.best_trial
+    study.ask().tell(accuracy=0.5, latency=5)
+
+    best = study.best_trial
+    assert before is None
+    assert best is not None
+    assert best.number == 2
+    assert study.spec.constraints == {"latency": ("<=", 5.0)}
+    with pytest.raises(asktell.InvalidArgument, match="latency"):
+        study.ask().tell(accuracy=1)
 
 
 def test_everything_that_is_wrong_is_said_at_once(client: asktell.Client) -> None:

@@ -41,6 +41,23 @@ async def test_the_journey_of_a_trial(study: aio.AsyncStudy) -> None:
     assert best.metrics == {"accuracy": 0.75}
 
 
+async def test_constraints_and_an_algorithm_of_ones_own(client: aio.AsyncClient, fake: FakeService) -> None:
+    """What `create_study` takes is what the synchronous one takes; a study to learn from is of the new study's project."""
+    study = await client.create_study(
+        "vision/digits",
+        SPACE,
+        maximize="accuracy",
+        constraints={"latency": ("<=", 5)},
+        algorithm=asktell.Gp(learn_from=["earlier"], priors={"lr": asktell.NormalPrior(0.1, width=0.2)}),
+    )
+
+    (request,) = fake.of("CreateStudy")
+    assert [source.study for source in request.study.spec.algorithm.gp.transfer_sources] == [
+        "projects/vision/studies/earlier"
+    ]
+    assert study.spec.constraints == {"latency": ("<=", 5.0)}
+
+
 async def test_the_rest_of_the_surface(study: aio.AsyncStudy, client: aio.AsyncClient, fake: FakeService) -> None:
     """Lists, tables, enqueue, import, update, stop, resume and delete."""
     await study.enqueue({"lr": 0.2})

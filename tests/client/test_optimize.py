@@ -119,6 +119,14 @@ def test_several_objectives_need_a_dict(client: asktell.Client) -> None:
         study.optimize(lambda trial: 0.5, n_trials=1)
 
 
+def test_constraints_need_a_dict(client: asktell.Client) -> None:
+    """A result holds the constrained metrics, too."""
+    study = client.create_study("bounded", SPACE, maximize="accuracy", constraints={"latency": ("<=", 5)})
+
+    with pytest.raises(TypeError, match="a dict of accuracy, latency"):
+        study.optimize(lambda trial: 0.5, n_trials=1)
+
+
 @pytest.mark.parametrize(
     "reason", ["STUDY_COMPLETED", "TRIAL_LIMIT_REACHED", "SEARCH_SPACE_EXHAUSTED", "STUDY_NOT_ACTIVE"]
 )
@@ -241,6 +249,15 @@ def test_progress_is_quiet_off_a_terminal(capfd: pytest.CaptureFixture[str], stu
     assert "4/4" in loud.err
     assert "best accuracy" in loud.err
     assert loud.out == ""
+
+
+def test_progress_shows_the_best_feasible_result(capfd: pytest.CaptureFixture[str], client: asktell.Client) -> None:
+    """A better result that breaks a bound is not the best."""
+    study = client.create_study("bounded", SPACE, maximize="accuracy", constraints={"latency": ("<=", 2)})
+
+    study.optimize(lambda trial: {"accuracy": trial.number, "latency": trial.number}, n_trials=3, progress=True)
+
+    assert "best accuracy 2 (trial 2)" in capfd.readouterr().err
 
 
 def test_the_plain_line_is_rewritten() -> None:

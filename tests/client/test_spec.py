@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 
 from asktell import (
+    Algorithm,
     Categorical,
     Discrete,
     Float,
+    Gp,
     GridSearch,
     Int,
+    InvalidName,
+    NormalPrior,
     Parameter,
     RandomSearch,
     Skopt,
     SobolSearch,
     StudyOptions,
+    TransferSource,
     when,
 )
 from asktell.space import parameter_from_proto, parameter_to_proto, point_from_proto, point_to_proto, value_to_proto
@@ -95,13 +100,21 @@ def test_a_value_that_is_none_of_these_is_refused() -> None:
         SobolSearch(),
         Skopt(),
         Skopt(base_estimator="ET", acquisition_function="LCB", initial_points=4, xi=0.0, kappa=2.5, max_observations=9),
+        Gp(),
+        Gp(
+            initial_points=3,
+            cost_metric="seconds",
+            priors={"x": NormalPrior(0.0, width=0.2), "c": {"b": 3, True: 0.5}, "d": {16: 2.0}},
+            learn_from=[TransferSource("projects/default/studies/earlier", revision=7)],
+        ),
     ],
 )
-def test_a_spec_comes_back_from_the_wire_as_it_went(algorithm: Skopt | None) -> None:
+def test_a_spec_comes_back_from_the_wire_as_it_went(algorithm: Algorithm | None) -> None:
     """Every field of a spec survives."""
     options: StudyOptions = {
         "maximize": ["accuracy"],
         "minimize": "loss",
+        "constraints": {"latency": ("<=", 0.0), "recall": (">=", 0.9)},
         "algorithm": algorithm,
         "seed": 0,
         "lease": 1.5,
@@ -110,14 +123,49 @@ def test_a_spec_comes_back_from_the_wire_as_it_went(algorithm: Skopt | None) -> 
         "target": 0.0,
         "max_trials_without_improvement": 5,
     }
-    spec = build_spec({"x": Float(0, 1), "a": Int(1, 2)}, options)
+    spec = build_spec(
+        {"x": Float(0, 1), "a": Int(1, 2), "c": Categorical(["a", "b", True]), "d": Discrete([16, 32])}, options
+    )
 
     back = spec_from_proto(spec_to_proto(spec))
 
     assert back == spec
+    assert repr(back.algorithm) == repr(algorithm).replace("'b': 3,", "'b': 3.0,")
     assert back.lease == timedelta(seconds=1.5)
-    assert list(back.space) == ["x", "a"]
+    assert list(back.space) == ["x", "a", "c", "d"]
     assert back.objectives == {"accuracy": "maximize", "loss": "minimize"}
+
+
+def test_studies_to_learn_from_are_of_the_same_project() -> None:
+    """A short name means a study of the new study's project; one name may stand alone."""
+    spec = build_spec({"x": Float(0, 1)}, {"minimize": "loss", "algorithm": Gp(learn_from="earlier")})
+
+    message = spec_to_proto(spec, "vision")
+
+    assert [(s.study, s.revision) for s in message.algorithm.gp.transfer_sources] == [
+        ("projects/vision/studies/earlier", 0)
+    ]
+    with pytest.raises(InvalidName):
+        spec_to_proto(build_spec({"x": Float(0, 1)}, {"minimize": "loss", "algorithm": Gp(learn_from=["not ok"])}))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "feasible"),
+    [
+        ({"latency": 5, "recall": 0.9}, True),
+        ({"latency": 5.1, "recall": 0.9}, False),
+        ({"latency": 5, "recall": 0.89}, False),
+        ({"latency": 5}, False),
+    ],
+)
+def test_a_spec_says_what_is_feasible(metrics: dict[str, float], feasible: bool) -> None:
+    """A result on the bounds keeps them; one without a constrained metric does not."""
+    spec = build_spec(
+        {"x": Float(0, 1)}, {"minimize": "loss", "constraints": {"latency": ("<=", 5), "recall": (">=", 0.9)}}
+    )
+
+    assert spec.is_feasible(metrics) is feasible
+    assert spec.required_metrics == ["loss", "latency", "recall"]
 
 
 def test_what_is_left_open_is_not_sent() -> None:
@@ -132,8 +180,11 @@ def test_what_is_left_open_is_not_sent() -> None:
     [
         ({}, "needs an objective"),
         ({"maximize": "a", "minimize": ["a"]}, "both"),
-        ({"maximize": "a", "algorithm": "magic"}, "choose one of random, grid, sobol, skopt"),
+        ({"maximize": "a", "algorithm": "magic"}, "choose one of random, grid, sobol, skopt, gp"),
         ({"maximise": "a"}, "unexpected arguments: maximise"),
+        ({"maximize": "a", "constraints": {"b": 5}}, "constraint on 'b'"),
+        ({"maximize": "a", "constraints": {"b": ("<", 5)}}, "constraint on 'b'"),
+        ({"maximize": "a", "constraints": {"b": ("<=", "5")}}, "constraint on 'b'"),
     ],
 )
 def test_misuse_is_refused_before_anything_is_sent(options: StudyOptions, message: str) -> None:

@@ -1,4 +1,4 @@
-"""When a study is done, and which of two specs differ in what."""
+"""When a study is done, which of its trials is the best, and which of two specs differ in what."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asktell_server.domain.objectives import Direction, Objective
+from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import FloatParameter, SearchSpace
 from asktell_server.domain.study import (
+    GpOptimizer,
     RandomSearch,
+    SkoptOptimizer,
     SobolSearch,
     StoppingCriteria,
     Study,
     StudySpec,
     StudyState,
+    TransferSource,
     TrialPolicy,
 )
 from asktell_server.domain.trial import TrialState
@@ -38,8 +41,23 @@ def _after(study: Study, *values: float) -> Study:
     for value in values:
         number = study.count(S.SUCCEEDED) + 1
         study = replace(study, counts={**study.counts, S.SUCCEEDED: number}, next_number=number + 1)
-        study = study.with_result(number, value).completed_if_done()
+        study = study.with_result(number, Measurement({"loss": value})).completed_if_done()
     return study
+
+
+def _after_measured(study: Study, *results: tuple[float, float]) -> Study:
+    """The study after trials that succeeded with these losses and latencies."""
+    for loss, latency in results:
+        number = study.count(S.SUCCEEDED) + 1
+        study = replace(study, counts={**study.counts, S.SUCCEEDED: number}, next_number=number + 1)
+        study = study.with_result(number, Measurement({"loss": loss, "latency": latency})).completed_if_done()
+    return study
+
+
+def _constrained(**criteria: float) -> Study:
+    """A study whose trials have to keep a latency of at most 5."""
+    study = _study(**criteria)
+    return replace(study, spec=replace(study.spec, constraints=(OutcomeConstraint("latency", max=5.0),)))
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -90,6 +108,49 @@ def test_patience(values: list[float], patience: int) -> None:
     assert ended == expected
 
 
+@given(st.lists(st.tuples(st.floats(-10, 10), st.sampled_from([4.0, 5.0, 5.5])), max_size=20))
+def test_only_a_feasible_trial_is_the_best(results: list[tuple[float, float]]) -> None:
+    """The incumbent is the first of the best among the trials that keep every bound; there may be none."""
+    study = _after_measured(_constrained(), *results)
+
+    feasible = [(loss, number) for number, (loss, latency) in enumerate(results, start=1) if latency <= 5.0]
+    best = min(feasible, default=(None, None))
+    assert (study.best_value, study.best_number) == best
+
+
+def test_only_a_feasible_trial_meets_the_target() -> None:
+    """A good value at the cost of a bound does not complete the study; with the bound kept it does."""
+    study = _after_measured(_constrained(target=0.1), (0.0, 5.5), (-1.0, 6.0))
+
+    assert study.state is StudyState.ACTIVE
+    assert _after_measured(study, (0.1, 5.0)).state is StudyState.COMPLETED
+
+
+def test_a_trial_that_breaks_a_bound_is_no_improvement() -> None:
+    """It counts as a trial without a new best one; but before the first feasible trial no run begins."""
+    before = _after_measured(_constrained(max_trials_without_improvement=2), *[(0.0, 9.0)] * 5)
+    after = _after_measured(before, (1.0, 1.0), (0.5, 9.0))
+
+    assert (before.state, after.state) == (StudyState.ACTIVE, StudyState.ACTIVE)
+    assert _after_measured(after, (0.5, 9.0)).state is StudyState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("constraint", "value", "violation", "met"),
+    [
+        (OutcomeConstraint("latency", max=5.0), 7.0, 2.0, False),
+        (OutcomeConstraint("latency", max=5.0), 5.0, 0.0, True),
+        (OutcomeConstraint("recall", min=0.5), 0.25, 0.25, False),
+        (OutcomeConstraint("recall", min=0.5), 0.75, -0.25, True),
+        (OutcomeConstraint("margin", min=0.0), -1e-300, 1e-300, False),
+    ],
+)
+def test_constraints(constraint: OutcomeConstraint, value: float, violation: float, met: bool) -> None:
+    """A bound is kept where it is touched; the violation says by how much it is broken."""
+    assert constraint.violation(value) == violation
+    assert constraint.is_met(value) is met
+
+
 @pytest.mark.parametrize(
     ("counts", "state", "room"),
     [
@@ -135,9 +196,41 @@ def test_differences_are_named_as_in_the_contract() -> None:
         StoppingCriteria(max_trials=1),
         TrialPolicy(timedelta(seconds=5)),
         seed=3,
+        constraints=(OutcomeConstraint("latency", max=5.0),),
     )
 
     assert SPEC.differences(other) == [
-        *("parameters", "objectives", "algorithm", "stopping_criteria", "trial_policy", "seed"),
+        *("parameters", "objectives", "outcome_constraints", "algorithm"),
+        *("stopping_criteria", "trial_policy", "seed"),
     ]
     assert SPEC.differences(replace(SPEC, seed=5), ignoring=frozenset({"seed"})) == []
+
+
+def test_a_revision_left_open_is_no_difference() -> None:
+    """A transfer source without a revision is equal to the same source at any; another revision or source is not."""
+    spec = replace(SPEC, algorithm=GpOptimizer(transfer_sources=(TransferSource("a", 7), TransferSource("b", 3))))
+
+    def differs(*sources: TransferSource) -> bool:
+        return bool(spec.differences(replace(spec, algorithm=GpOptimizer(transfer_sources=sources))))
+
+    assert not differs(TransferSource("a"), TransferSource("b", 3))
+    assert not differs(TransferSource("a"), TransferSource("b"))
+    assert differs(TransferSource("a"), TransferSource("b", 2))
+    assert differs(TransferSource("a"), TransferSource("c"))
+    assert differs(TransferSource("a"))
+
+
+@pytest.mark.parametrize("algorithm", [RandomSearch(), SobolSearch(), GpOptimizer()])
+def test_only_skopt_takes_neither_constraints_nor_several_objectives(algorithm: RandomSearch | GpOptimizer) -> None:
+    """Every other algorithm takes both."""
+    spec = replace(
+        SPEC,
+        objectives=(LOSS, Objective("size", Direction.MINIMIZE)),
+        constraints=(OutcomeConstraint("latency", max=5.0),),
+        algorithm=algorithm,
+    )
+
+    assert not spec.violations()
+    assert not spec.unimplemented()
+    refused = replace(spec, algorithm=SkoptOptimizer()).unimplemented()
+    assert [violation.field for violation in refused] == ["objectives", "outcome_constraints"]

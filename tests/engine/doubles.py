@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
 
+from asktell_server.domain.errors import NoModel
+from asktell_server.domain.explanation import Calibration, ExplainRequest, Explanation, MetricExplanation
 from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import FloatParameter, IntParameter, Point, SearchSpace
 from asktell_server.domain.study import Algorithm, SkoptOptimizer, StoppingCriteria, Study, StudySpec, StudyState
 from asktell_server.domain.trial import Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.engine.host import EngineHost, HostConfig
+from asktell_server.engine.pool import Explaining
 from asktell_server.observe.metrics import Metrics
-from asktell_server.optimizers.base import Observation, Optimizer, Proposal
+from asktell_server.optimizers.base import Observation, Optimizer, Proposal, SourceStudy
 from asktell_server.testing.samples import NOW
 
 SPACE = SearchSpace((FloatParameter("x", 0.0, 1.0), IntParameter("n", 1, 1000)))
@@ -39,6 +42,8 @@ class Ledger:
         self.study = Study(study_id, "default", f"study-{study_id}", spec or a_spec(), StudyState.ACTIVE, NOW, NOW)
         self.trials: dict[int, Trial] = {}
         self.loads: list[int] = []
+        self.sources: tuple[SourceStudy, ...] = ()
+        self.source_loads = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.deleted = False
@@ -49,6 +54,12 @@ class Ledger:
         found = None if self.deleted else self.since(after)
         await self.gate.wait()
         return found
+
+    async def load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
+        """The host's loader of source studies."""
+        self.source_loads += 1
+        await self.gate.wait()
+        return self.sources
 
     def since(self, after: int) -> Change:
         """What changed after a revision."""
@@ -123,9 +134,11 @@ class Scripted(Optimizer):
     """Needs a model as soon as it has a result; every suggestion spells out what it was made from."""
 
     uses_results = True
+    explains = True
 
-    def __init__(self, spec: StudySpec) -> None:
+    def __init__(self, spec: StudySpec, sources: Sequence[SourceStudy] = ()) -> None:
         super().__init__(spec)
+        self.sources = sources
         self.seen: list[Observation] = []
 
     def tell(self, observations: Sequence[Observation]) -> None:
@@ -144,6 +157,18 @@ class Scripted(Optimizer):
         """The same, as fallback."""
         point = {"x": 1.0 - number / 2048, "n": number}
         return Suggestion(point, SuggestionSource.FALLBACK, detail=cause)
+
+    def explain(self, request: ExplainRequest) -> Explanation:
+        """One that tells what it was made from; NoModel before the first result."""
+        if not self.seen:
+            raise NoModel("study", "there are no results yet")
+        return explanation_of(self.seen)
+
+
+def explanation_of(observations: Sequence[Observation]) -> Explanation:
+    """What a scripted explanation says: the last trial, and how many there are."""
+    metric = MetricExplanation("loss", Calibration(len(observations), 0.9, -1.0, 0.5), (), ())
+    return Explanation(observations[-1].number, (metric,))
 
 
 def suggestion_of(
@@ -168,6 +193,7 @@ class Request:
     number: int
     urgent: bool
     future: asyncio.Future[Proposal | None]
+    sources: Sequence[SourceStudy] = ()
 
     def answer(self) -> None:
         """The computation ends well."""
@@ -175,9 +201,29 @@ class Request:
 
 
 @dataclass
+class Explanatory:
+    """An explanation that the scripted pool was asked for. `begun`: it cannot be withdrawn any more."""
+
+    study_id: int
+    observations: tuple[Observation, ...]
+    request: ExplainRequest
+    future: asyncio.Future[Explanation]
+    begun: bool = False
+
+    def answer(self) -> None:
+        """The computation ends well."""
+        self.future.set_result(explanation_of(self.observations))
+
+    def withdraw(self) -> bool:
+        """As the pool does it."""
+        return not self.begun and self.future.cancel()
+
+
+@dataclass
 class ScriptedPool:
     """A pool whose jobs end when the test says so."""
 
+    explanations: list[Explanatory] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     hurried: list[int] = field(default_factory=list)
     warmed: list[int] = field(default_factory=list)
@@ -191,11 +237,26 @@ class ScriptedPool:
         number: int,
         *,
         urgent: bool,
+        sources: Sequence[SourceStudy] = (),
     ) -> asyncio.Future[Proposal | None]:
         """Notes the job."""
         future: asyncio.Future[Proposal | None] = asyncio.get_running_loop().create_future()
-        self.requests.append(Request(study_id, tuple(observations), list(pending), number, urgent, future))
+        self.requests.append(Request(study_id, tuple(observations), list(pending), number, urgent, future, sources))
         return future
+
+    def explain(
+        self,
+        study_id: int,
+        spec: StudySpec,
+        observations: Sequence[Observation],
+        request: ExplainRequest,
+        sources: Sequence[SourceStudy] = (),
+    ) -> Explaining:
+        """Notes the job."""
+        future: asyncio.Future[Explanation] = asyncio.get_running_loop().create_future()
+        made = Explanatory(study_id, tuple(observations), request, future)
+        self.explanations.append(made)
+        return Explaining(future, made.withdraw)
 
     def hurry(self, study_id: int) -> None:
         """Notes it."""
@@ -222,12 +283,18 @@ class Bench:
         self.registry = CollectorRegistry()
         self.pool = ScriptedPool()
         self.host = EngineHost(
-            replace(config or HostConfig(), look_ahead_delay_s=0.0), self._load, Metrics(self.registry, "test")
+            replace(config or HostConfig(), look_ahead_delay_s=0.0),
+            self._load,
+            Metrics(self.registry, "test"),
+            self._load_sources,
         )
         self.host._pool = self.pool  # type: ignore[assignment]
 
     async def _load(self, study_id: int, after: int) -> Change | None:
         return await self.ledgers[study_id].load(study_id, after)
+
+    async def _load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
+        return await self.ledgers[study.id].load_sources(study)
 
     def applied(self, change: Change) -> None:
         """The server's own commit reaches the host."""

@@ -9,11 +9,13 @@ from collections.abc import Callable
 import pytest
 
 from asktell_server.domain.errors import SearchSpaceExhausted, ServerBusy, StudyNotFound
-from asktell_server.domain.trial import Suggestion, SuggestionSource
+from asktell_server.domain.study import GpOptimizer, TransferSource
+from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.engine import host as host_module
 from asktell_server.engine.host import HostConfig
 from asktell_server.engine.hosted import HostedStudy, Reservation
 from asktell_server.engine.pool import OptimizerFailed, WorkerLost
+from asktell_server.optimizers.base import Observation, SourceStudy
 
 from .doubles import Bench, Ledger, Scripted, a_point, a_spec, settle, suggestion_of
 
@@ -604,3 +606,24 @@ async def test_a_study_that_was_deleted_is_not_found_and_forgotten() -> None:
         await bench.host.image(ledger.study)
 
     assert bench.metric("asktell_live_studies") == 0
+
+
+async def test_sources_are_loaded_once_and_go_with_the_study_wherever_it_goes() -> None:
+    """The optimizer here and the compute process get the same studies to learn from; after an eviction they are read anew."""
+    ledger = Ledger(a_spec(GpOptimizer(transfer_sources=(TransferSource("earlier", 3),))))
+    ledger.sources = (SourceStudy(a_spec(), (Observation(1, a_point(1), TrialState.FAILED),)),)
+    other = Ledger(study_id=2)
+    bench = Bench(ledger, other, config=HostConfig(live_studies=1))
+
+    image = await with_model(bench, ledger)
+    bench.applied(ledger.import_(0.25))
+    await bench.host.image(ledger.study)
+    loads = ledger.source_loads
+    await bench.host.image(other.study)
+    again = await bench.host.image(ledger.study)
+
+    assert isinstance(image.optimizer, Scripted)
+    assert isinstance(again.optimizer, Scripted)
+    assert image.optimizer.sources == again.optimizer.sources == ledger.sources
+    assert [request.sources for request in bench.pool.requests if request.study_id == 1] == [ledger.sources] * 3
+    assert (loads, ledger.source_loads, other.source_loads) == (1, 2, 0)

@@ -38,7 +38,7 @@ from asktell_server.engine.pool import (
     _Worker,
 )
 from asktell_server.observe.metrics import Metrics
-from asktell_server.optimizers.base import Observation, Proposal
+from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
 from asktell_server.optimizers.registry import create_optimizer
 
 from .doubles import Ledger, a_point, a_spec, settle
@@ -506,3 +506,21 @@ async def test_a_process_killed_at_work_costs_one_fallback_and_the_model_returns
     assert "died" in second.suggestions[0].detail
     assert (restarts, fallbacks) == (1, 1)
     assert elsewhere.suggestions == third.suggestions
+
+
+def test_sources_travel_with_the_spec() -> None:
+    """A process gets the studies to learn from once, and again when it is to begin the study anew."""
+    unstarted = Pool(PoolConfig()).worker
+    sources = (SourceStudy(SPEC, tuple(results(2))),)
+
+    def job(history: int) -> worker.Job:
+        ticket = _Ticket(1, 1, SPEC, tuple(results(history)), (), history + 1, Future(), 0.0, sources)
+        made = unstarted._job(ticket)
+        assert isinstance(made, worker.Job)
+        return made
+
+    first, second, anew = job(3), job(4), job(2)
+
+    assert (first.spec, first.sources, len(first.new_observations)) == (SPEC, sources, 3)
+    assert (second.spec, second.sources, len(second.new_observations)) == (None, (), 1)
+    assert (anew.spec, anew.sources, len(anew.new_observations)) == (SPEC, sources, 2)

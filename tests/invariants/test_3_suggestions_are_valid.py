@@ -43,7 +43,7 @@ def _tuned(service: Stub, space: SearchSpace, algorithm: str, data: st.DataObjec
     )
     assert not spec.violations()
     request = pb.CreateStudyRequest(
-        parent="projects/valid", study_id=uuid.uuid4().hex, study=study_pb2.Study(spec=spec_to_proto(spec))
+        parent="projects/valid", study_id=uuid.uuid4().hex, study=study_pb2.Study(spec=spec_to_proto(spec, "valid"))
     )
     study = service.CreateStudy(request).name
     seen = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asktell_server.domain.study import GridSearch, RandomSearch, SkoptOptimizer, SobolSearch
+from asktell_server.domain.study import GpOptimizer, GridSearch, RandomSearch, SkoptOptimizer, SobolSearch
 from asktell_server.testing.optimizer_contract import OptimizerContract
 
 
@@ -29,3 +29,11 @@ class TestSkoptGaussianProcess(OptimizerContract):
 
     algorithm = SkoptOptimizer(initial_points=4)
     asks = 7
+
+
+class TestGp(OptimizerContract):
+    """The Gaussian-process engine."""
+
+    algorithm = GpOptimizer(initial_points=4)
+    asks = 10
+    exhausts = True

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from asktell.v1 import study_service_pb2 as pb
-from asktell.v1 import study_service_pb2_grpc
+from asktell.v1 import study_service_pb2_grpc, trial_pb2
 
 Stub = study_service_pb2_grpc.StudyServiceStub
 # What clients take by default; beyond it they may lose the whole status.
@@ -93,12 +93,19 @@ def snapshot(service: Stub, project: str) -> list[bytes]:
         studies = service.ListStudies(pb.ListStudiesRequest(parent=project, page_size=1000, page_token=token))
         for study in studies.studies:
             found.append(study.SerializeToString(deterministic=True))
-            page = service.ListTrials(pb.ListTrialsRequest(parent=study.name, page_size=1000, view=pb.FULL))
-            assert not page.next_page_token
-            found += [trial.SerializeToString(deterministic=True) for trial in page.trials]
+            found += [trial.SerializeToString(deterministic=True) for trial in _trials(service, study.name)]
         token = studies.next_page_token
         if not token:
             return found
+
+
+def _trials(service: Stub, study: str) -> Iterator[trial_pb2.Trial]:
+    page = service.ListTrials(pb.ListTrialsRequest(parent=study, page_size=1000, view=pb.FULL))
+    yield from page.trials
+    while page.next_page_token:
+        request = pb.ListTrialsRequest(parent=study, page_size=1000, view=pb.FULL, page_token=page.next_page_token)
+        page = service.ListTrials(request)
+        yield from page.trials
 
 
 @contextmanager

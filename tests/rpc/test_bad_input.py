@@ -113,6 +113,7 @@ ON_STUDIES: dict[str, tuple[str, Callable[[Stub, str], object]]] = {
     "ResumeStudy": ("name", lambda s, n: s.ResumeStudy(pb.ResumeStudyRequest(name=n))),
     "DeleteStudy": ("name", lambda s, n: s.DeleteStudy(pb.DeleteStudyRequest(name=n))),
     "WatchStudy": ("name", _watched),
+    "ExplainStudy": ("name", lambda s, n: s.ExplainStudy(pb.ExplainStudyRequest(name=n))),
     "Ask": ("parent", lambda s, n: s.Ask(pb.AskRequest(parent=n))),
     "CreateTrials": (
         "parent",
@@ -245,6 +246,12 @@ def _update_trial(paths: list[str], **fields: object) -> Call:
 
 def _list_trials(**fields: object) -> Call:
     return lambda s: s.ListTrials(pb.ListTrialsRequest(parent=STUDY, **fields))  # type: ignore[arg-type]
+
+
+def _explain(*slices: str, pairs: list[tuple[str, str]] | None = None, points: int = 0, name: str = STUDY) -> Call:
+    pair_slices = [pb.ExplainStudyRequest.Pair(first=first, second=second) for first, second in pairs or []]
+    request = pb.ExplainStudyRequest(name=name, slices=slices, pair_slices=pair_slices, points=points)
+    return lambda s: s.ExplainStudy(request)
 
 
 def _list_studies(parent: str = PROJECT, **fields: object) -> Call:
@@ -457,6 +464,27 @@ VIOLATIONS: dict[str, tuple[Call, set[str]]] = {
     "stop with NUL": (lambda s: s.StopStudy(pb.StopStudyRequest(name="", reason="\0")), {"name", "reason"}),
     "watch after -1": (lambda s: _watched(s, STUDY, -1), {"after_revision"}),
     "watch nothing after -1": (lambda s: _watched(s, "", -1), {"name", "after_revision"}),
+    # ExplainStudy
+    "explain strangers": (_explain("lr", "", "lr", "ä", HUGE), {f"slices[{i}]" for i in (1, 2, 3, 4)}),
+    "explain bad pairs": (
+        _explain(pairs=[("lr", "lr"), ("lr", "x"), ("batch", "lr"), ("lr", "batch"), ("", "")]),
+        {
+            *("pair_slices[0].second", "pair_slices[1].second", "pair_slices[3]"),
+            *("pair_slices[4].first", "pair_slices[4].second"),
+        },
+    ),
+    "explain too much": (
+        _explain(*["lr"] * 101, pairs=[("lr", "batch")] * 11, points=101),
+        {"slices", "pair_slices", "points"},
+    ),
+    "explain -1 points": (_explain(points=-1), {"points"}),
+    "explain one point": (_explain(points=1), {"points"}),
+    "explain 51 points of a pair": (_explain(pairs=[("lr", "batch")], points=51), {"points"}),
+    "explain nothing badly": (
+        _explain("x", "x", pairs=[("y", "y")], points=1, name="x"),
+        {"name", "slices[1]", "pair_slices[0].second", "points"},
+    ),
+    "explain a stranger badly": (_explain("x", points=1, name=NO_STUDY), {"points"}),
     # CreateStudy beside the spec
     "create under an unknown policy": (_create_study(conflict_policy=7), {"conflict_policy"}),
     **{f"create study {name}": (_create_study(request_id=i), {"request_id"}) for name, i in REQUEST_IDS.items()},
@@ -579,6 +607,7 @@ PRECONDITIONS: dict[str, tuple[Call, str, str]] = {
         "SEARCH_SPACE_EXHAUSTED",
         f"{PROJECT}/studies/exhausted",
     ),
+    "explain a random search": (_explain(), "NO_MODEL", STUDY),
     "tell a waiting trial": (
         lambda s: s.Tell(pb.TellRequest(name=WAITING, measurement=RESULT)),
         "TRIAL_NOT_RUNNING",

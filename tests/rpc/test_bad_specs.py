@@ -26,6 +26,8 @@ Value = search_space_pb2.ParameterValue
 Condition = search_space_pb2.Condition
 Spec = study_pb2.StudySpec
 Skopt = study_pb2.SkoptOptimizer
+Gp = study_pb2.GpOptimizer
+Constraint = study_pb2.OutcomeConstraint
 Change = Callable[[Spec], None]
 
 
@@ -113,6 +115,47 @@ def _objectives(*objectives: study_pb2.Objective) -> Change:
         made.objectives.extend(objectives)
 
     return change
+
+
+def _each(*changes: Change) -> Change:
+    def change(made: Spec) -> None:
+        for each in changes:
+            each(made)
+
+    return change
+
+
+def _constraints(*constraints: Constraint) -> Change:
+    return lambda made: made.outcome_constraints.extend(constraints)
+
+
+def _gp(*parameters: search_space_pb2.Parameter, **settings: object) -> Change:
+    """Has the gp with these settings search these parameters, too: parameters[1] and on."""
+
+    def change(made: Spec) -> None:
+        made.parameters.extend(parameters)
+        made.algorithm.gp.CopyFrom(Gp(**settings))  # type: ignore[arg-type]
+
+    return change
+
+
+def _normal(parameter: str = "x0", mean: float = 0.5, width: float = 0.1) -> Gp.OptimumPrior:
+    return Gp.OptimumPrior(parameter=parameter, normal=Gp.OptimumPrior.Normal(mean=mean, width=width))
+
+
+def _weighted(parameter: str, *weights: tuple[object, float]) -> Gp.OptimumPrior:
+    pairs = [Gp.OptimumPrior.Weighted.Weight(value=_values(value)[0], weight=weight) for value, weight in weights]
+    return Gp.OptimumPrior(parameter=parameter, weighted=Gp.OptimumPrior.Weighted(weights=pairs))
+
+
+def _sources(*studies: str | tuple[str, int]) -> Change:
+    """Has the gp learn from these studies of the project, or of another if the full name is given."""
+    made = []
+    for each in studies:
+        name, revision = (each, 0) if isinstance(each, str) else each
+        full = name if "/" in name else f"{PROJECT}/studies/{name}"
+        made.append(Gp.TransferSource(study=full, revision=revision))
+    return _gp(transfer_sources=made)
 
 
 def _no_parameters(made: Spec) -> None:
@@ -301,6 +344,22 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
         _objectives(_objective("", direction=0)),
         {"objectives[0].metric", "objectives[0].direction"},
     ),
+    # outcome constraints
+    "17 constraints": (_constraints(*(Constraint(metric=f"m{i}", max=1) for i in range(17))), {"outcome_constraints"}),
+    "constraint without bound": (_constraints(Constraint(metric="size")), {"outcome_constraints[0].bound"}),
+    "constraint NaN": (_constraints(Constraint(metric="size", min=math.nan)), {"outcome_constraints[0].min"}),
+    "constraint inf": (_constraints(Constraint(metric="size", max=math.inf)), {"outcome_constraints[0].max"}),
+    "constraint without metric": (_constraints(Constraint(max=1)), {"outcome_constraints[0].metric"}),
+    "constraint of 10 MB": (_constraints(Constraint(metric=HUGE, max=1)), {"outcome_constraints[0].metric"}),
+    "constraint on the objective": (_constraints(Constraint(metric="loss", max=1)), {"outcome_constraints[0].metric"}),
+    "constraint twice": (
+        _constraints(Constraint(metric="size", max=1), Constraint(metric="size", min=0)),
+        {"outcome_constraints[1].metric"},
+    ),
+    "constraint with nothing": (
+        _constraints(Constraint()),
+        {"outcome_constraints[0].metric", "outcome_constraints[0].bound"},
+    ),
     # algorithm
     "grid points negative": (_set("algorithm.grid.points_per_parameter", -1), {"algorithm.grid.points_per_parameter"}),
     "grid points 10001": (_set("algorithm.grid.points_per_parameter", 10_001), {"algorithm.grid.points_per_parameter"}),
@@ -326,6 +385,109 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
                 *("initial_points", "max_observations"),
             )
         },
+    ),
+    "gp initial points": (_gp(initial_points=-1), {"algorithm.gp.initial_points"}),
+    "gp initial points 10001": (_gp(initial_points=10_001), {"algorithm.gp.initial_points"}),
+    "gp cost of an odd name": (_gp(cost_metric="a b"), {"algorithm.gp.cost_metric"}),
+    "gp cost of 10 MB": (_gp(cost_metric=HUGE), {"algorithm.gp.cost_metric"}),
+    "gp cost is the objective": (_gp(cost_metric="loss"), {"algorithm.gp.cost_metric"}),
+    "gp cost is constrained": (
+        _each(_gp(cost_metric="size"), _constraints(Constraint(metric="size", max=1))),
+        {"algorithm.gp.cost_metric"},
+    ),
+    "gp cost and several objectives": (
+        _each(_gp(cost_metric="s"), _objectives(_objective(), _objective("size"))),
+        {"algorithm.gp.cost_metric"},
+    ),
+    "gp prior on nobody": (_gp(priors=[_normal("nobody")]), {"algorithm.gp.priors[0].parameter"}),
+    "gp prior on 10 MB": (_gp(priors=[_normal(HUGE)]), {"algorithm.gp.priors[0].parameter"}),
+    "gp prior twice": (_gp(priors=[_normal(), _normal()]), {"algorithm.gp.priors[1].parameter"}),
+    "gp prior without belief": (
+        _gp(priors=[Gp.OptimumPrior(parameter="x0")]),
+        {"algorithm.gp.priors[0].belief"},
+    ),
+    "gp prior with nothing": (
+        _gp(priors=[Gp.OptimumPrior()]),
+        {"algorithm.gp.priors[0].belief", "algorithm.gp.priors[0].parameter"},
+    ),
+    "gp prior on what could not be read": (
+        _gp(_parameter(), _parameter("q", float=Float(min=1)), priors=[_normal("p", math.nan), _normal("q", 0.5, 0)]),
+        {"parameters[1].type", "parameters[2].float.max"},
+    ),
+    "gp normal outside": (_gp(priors=[_normal(mean=1.5)]), {"algorithm.gp.priors[0].normal.mean"}),
+    "gp normal NaN": (_gp(priors=[_normal(mean=math.nan)]), {"algorithm.gp.priors[0].normal.mean"}),
+    "gp normal off the grid": (_gp(WIDTH, priors=[_normal("width", 6)]), {"algorithm.gp.priors[0].normal.mean"}),
+    "gp normal between ints": (_gp(WIDTH, priors=[_normal("width", 4.5)]), {"algorithm.gp.priors[0].normal.mean"}),
+    "gp normal inf of an int": (
+        _gp(WIDTH, priors=[_normal("width", math.inf)]),
+        {"algorithm.gp.priors[0].normal.mean"},
+    ),
+    "gp normal of no number of the list": (
+        _gp(BATCH, priors=[_normal("batch", 17)]),
+        {"algorithm.gp.priors[0].normal.mean"},
+    ),
+    "gp normal of a categorical": (_gp(OPTIMIZER, priors=[_normal("optimizer")]), {"algorithm.gp.priors[0].normal"}),
+    "gp width 0": (_gp(priors=[_normal(width=0)]), {"algorithm.gp.priors[0].normal.width"}),
+    "gp width NaN": (_gp(priors=[_normal(width=math.nan)]), {"algorithm.gp.priors[0].normal.width"}),
+    "gp width above 10": (_gp(priors=[_normal(width=10.01)]), {"algorithm.gp.priors[0].normal.width"}),
+    "gp mean and width": (
+        _gp(priors=[_normal(mean=-1, width=-1)]),
+        {"algorithm.gp.priors[0].normal.mean", "algorithm.gp.priors[0].normal.width"},
+    ),
+    "gp no weights": (_gp(OPTIMIZER, priors=[_weighted("optimizer")]), {"algorithm.gp.priors[0].weighted.weights"}),
+    "gp weights of a float": (_gp(priors=[_weighted("x0", (0.5, 1.0))]), {"algorithm.gp.priors[0].weighted"}),
+    "gp weights of an int": (_gp(WIDTH, priors=[_weighted("width", (4, 1.0))]), {"algorithm.gp.priors[0].weighted"}),
+    "gp weights 0, NaN and inf": (
+        _gp(
+            _parameter("c", categorical=Categorical(choices=_values("a", "b", "c"))),
+            priors=[_weighted("c", ("a", 0.0), ("b", math.nan), ("c", math.inf))],
+        ),
+        {f"algorithm.gp.priors[0].weighted.weights[{i}].weight" for i in range(3)},
+    ),
+    "gp weight of no choice": (
+        _gp(OPTIMIZER, priors=[_weighted("optimizer", ("sgd", 1.0), ("lion", 1.0))]),
+        {"algorithm.gp.priors[0].weighted.weights[1].value"},
+    ),
+    "gp weight unset, and 0": (
+        _gp(OPTIMIZER, priors=[_weighted("optimizer", (None, 1.0), ("sgd", 0.0))]),
+        {"algorithm.gp.priors[0].weighted.weights[0].value", "algorithm.gp.priors[0].weighted.weights[1].weight"},
+    ),
+    "gp weight twice": (
+        _gp(BATCH, priors=[_weighted("batch", (16.0, 1.0), (16, 2.0))]),
+        {"algorithm.gp.priors[0].weighted.weights[1].value"},
+    ),
+    "gp source of no name": (_sources("projects/x"), {"algorithm.gp.transfer_sources[0].study"}),
+    "gp source not given": (
+        _gp(transfer_sources=[Gp.TransferSource()]),
+        {"algorithm.gp.transfer_sources[0].study"},
+    ),
+    "gp source of 10 MB": (_sources(f"{PROJECT}/studies/{HUGE}"), {"algorithm.gp.transfer_sources[0].study"}),
+    "gp source of another project": (
+        _sources("projects/other/studies/kept"),
+        {"algorithm.gp.transfer_sources[0].study"},
+    ),
+    "gp source of nobody": (_sources("kept", "nobody"), {"algorithm.gp.transfer_sources[1].study"}),
+    "gp source is the study itself": (_sources("refused"), {"algorithm.gp.transfer_sources[0].study"}),
+    "gp source twice": (_sources("kept", "kept"), {"algorithm.gp.transfer_sources[1].study"}),
+    "gp source twice and of nobody": (
+        _sources("kept", "kept", "nobody"),
+        {"algorithm.gp.transfer_sources[1].study", "algorithm.gp.transfer_sources[2].study"},
+    ),
+    "gp 11 sources": (_sources(*(f"s{i}" for i in range(11))), {"algorithm.gp.transfer_sources"}),
+    "gp revision negative": (_sources(("kept", -1)), {"algorithm.gp.transfer_sources[0].revision"}),
+    "gp revision to come": (_sources(("kept", 1000)), {"algorithm.gp.transfer_sources[0].revision"}),
+    "gp source of another metric": (
+        _each(_sources("kept"), _objectives(_objective("size"), _objective("loss"))),
+        {"algorithm.gp.transfer_sources[0].study"},
+    ),
+    "gp source with nothing in common": (
+        _each(
+            _sources("kept"),
+            _no_parameters,
+            _with(name="x0", int=Int(min=0, max=1)),
+            _with(name="y", float=Float(min=0, max=1)),
+        ),
+        {"algorithm.gp.transfer_sources[0].study"},
     ),
     # stopping criteria, policy, seed
     "max_trials": (_set("stopping_criteria.max_trials", -1), {"stopping_criteria.max_trials"}),
@@ -392,17 +554,19 @@ def _several_objectives(made: Spec) -> None:
     made.algorithm.skopt.SetInParent()
 
 
+def _constrained_skopt(made: Spec) -> None:
+    made.outcome_constraints.add(metric="size", max=1.0)
+    made.algorithm.skopt.SetInParent()
+
+
 def _everything_unsupported(made: Spec) -> None:
     _several_objectives(made)
-    made.outcome_constraints.add(metric="size", max=1.0)
+    made.outcome_constraints.add(metric="latency", max=1.0)
     made.early_stopping.median.min_trials = 3
 
 
 UNIMPLEMENTED: dict[str, tuple[Change, set[str]]] = {
-    "outcome constraints": (
-        lambda made: made.outcome_constraints.add(metric="size", max=1.0) and None,
-        {"outcome_constraints"},
-    ),
+    "outcome constraints in skopt": (_constrained_skopt, {"outcome_constraints"}),
     "early stopping": (_set("early_stopping.median.min_trials", 3), {"early_stopping"}),
     "early stopping by halving": (_set("early_stopping.successive_halving.min_step", 1), {"early_stopping"}),
     "several objectives in the model": (_several_objectives, {"objectives"}),
@@ -434,9 +598,13 @@ def test_a_wrong_spec_comes_before_an_unimplemented_feature(service: Stub) -> No
     made.seed = -1
 
     refusal = _create(service, made)
+    made.seed = 0
+    _sources("nobody")(made)
+    with_source = _create(service, made)
 
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.code is with_source.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.named == {"study.spec.seed"}
+    assert with_source.named == {"study.spec.algorithm.gp.transfer_sources[0].study"}
 
 
 @pytest.mark.parametrize("name", ["x", "ü", "😀", "%", "\x01"], ids=ascii)
@@ -466,6 +634,23 @@ def test_the_rest_is_counted_only_when_there_is_one(service: Stub, count: int) -
 
     assert refusal.fields[:20] == [f"study.spec.parameters[{i}].name" for i in range(1, min(count, 20) + 1)]
     assert refusal.descriptions[20:] == ([] if count <= 20 else ["and 1 more violations"])
+
+
+def test_a_source_of_nobody_is_named_with_all_else(service: Stub) -> None:
+    """What only the database can tell is named with what the request tells, but for what cannot be compared."""
+    made = spec(dimensions=1)
+    _sources("kept", "nobody", ("kept", 1000))(made)
+    made.parameters[0].ClearField("float")
+    made.seed = -1
+
+    with nothing_changes(service, PROJECT):
+        refusal = _create(service, made)
+
+    assert refusal.named == {
+        *("study.spec.parameters[0].type", "study.spec.seed"),
+        *("study.spec.algorithm.gp.transfer_sources[1].study", "study.spec.algorithm.gp.transfer_sources[2].study"),
+        "study.spec.algorithm.gp.transfer_sources[2].revision",
+    }
 
 
 def test_violations_in_all_parts_of_a_request(service: Stub) -> None:

@@ -30,6 +30,7 @@ from .calls import (
 )
 from .refusals import refused
 
+Gp = study_pb2.GpOptimizer
 Trial = trial_pb2.Trial
 Study = study_pb2.Study
 Value = search_space_pb2.ParameterValue
@@ -62,16 +63,16 @@ def _rich_spec() -> study_pb2.StudySpec:
     child = made.parameters.add(name="_child.of-kind/1", float=search_space_pb2.FloatParameter(min=0.0, max=1.0))
     child.condition.parent = "kind"
     child.condition.values.extend(choices[1:3])
-    made.algorithm.skopt.CopyFrom(
-        study_pb2.SkoptOptimizer(
-            base_estimator=study_pb2.SkoptOptimizer.ET,
-            acquisition_function=study_pb2.SkoptOptimizer.LCB,
-            initial_points=3,
-            xi=0.0,
-            kappa=2.5,
-            max_observations=50,
-        )
-    )
+    made.outcome_constraints.add(metric="latency", max=0.1)
+    made.outcome_constraints.add(metric="recall", min=0.0)
+    gp = made.algorithm.gp
+    gp.initial_points, gp.cost_metric = 3, "seconds"
+    gp.priors.add(parameter="tiny").normal.CopyFrom(Gp.OptimumPrior.Normal(mean=1e-310, width=10.0))
+    gp.priors.add(parameter="all").normal.CopyFrom(Gp.OptimumPrior.Normal(mean=-(2.0**62), width=0.1))
+    weighted = gp.priors.add(parameter="kind").weighted
+    for choice in choices:
+        weighted.weights.add(value=choice, weight=0.5)
+    gp.priors.add(parameter="batch").weighted.weights.add(value=Value(float_value=-5.0), weight=1e300)
     made.stopping_criteria.CopyFrom(
         study_pb2.StoppingCriteria(max_trials=9, target=0.0, max_trials_without_improvement=4)
     )
@@ -102,6 +103,23 @@ def test_a_study_comes_back_as_it_was_given(service: Stub) -> None:
     assert made.create_time.seconds > 0
 
 
+def test_the_settings_of_skopt_come_back(service: Stub) -> None:
+    """So do those of the algorithm that the rich spec does not use."""
+    given = spec("skopt")
+    given.algorithm.skopt.CopyFrom(
+        study_pb2.SkoptOptimizer(
+            base_estimator=study_pb2.SkoptOptimizer.ET,
+            acquisition_function=study_pb2.SkoptOptimizer.LCB,
+            initial_points=3,
+            xi=0.0,
+            kappa=2.5,
+            max_observations=50,
+        )
+    )
+
+    assert study_of(service, new_study(service, "skopt", given)).spec.algorithm == given.algorithm
+
+
 def test_what_is_left_open_is_chosen_and_shown(service: Stub) -> None:
     """A study without algorithm and seed gets both from the server, and says which."""
     made = spec()
@@ -111,7 +129,7 @@ def test_what_is_left_open_is_chosen_and_shown(service: Stub) -> None:
     first = study_of(service, new_study(service, "open-1", made)).spec
     second = study_of(service, new_study(service, "open-2", made)).spec
 
-    assert first.algorithm.WhichOneof("kind") == "skopt"
+    assert first.algorithm.WhichOneof("kind") == "gp"
     assert first.HasField("seed")
     assert first.seed != second.seed
     assert first.trial_policy.max_retries == 2
@@ -666,3 +684,120 @@ def test_several_objectives_in_a_result(service: Stub) -> None:
 
     assert refusal.fields == ["measurement.metrics['accuracy']"]
     assert told.trial.measurement.metrics == {"loss": 1.0, "accuracy": 0.5, "extra": 3.0}
+
+
+# --- outcome constraints ----------------------------------------------------------------------------------------------
+
+
+def _constrained(algorithm: str = "random") -> study_pb2.StudySpec:
+    made = spec(algorithm, dimensions=1)
+    made.outcome_constraints.add(metric="latency", max=5.0)
+    made.outcome_constraints.add(metric="recall", min=0.5)
+    return made
+
+
+def _measured(value: float, latency: float, recall: float = 1.0, **more: float) -> trial_pb2.Measurement:
+    return loss(value, latency=latency, recall=recall, **more)
+
+
+def test_a_constrained_metric_has_to_be_told(service: Stub) -> None:
+    """A final measurement holds every objective and constrained metric, told or imported; others need not."""
+    study = new_study(service, "constrained-metrics", _constrained())
+    one, two, three = ask(service, study, 3)
+    lacking = Trial(parameters=point(x0=0.5), state=Trial.SUCCEEDED, measurement=loss(1.0, latency=1.0))
+
+    refusal = refused(lambda: tell(service, one.name, 1.0))
+    imported = refused(lambda: enqueue(service, study, [lacking]))
+    report(service, two.name, 1.0, 1)
+    pruned = service.Tell(pb.TellRequest(name=two.name, pruned=pb.TellRequest.Pruned(measurement=loss(1.0)))).trial
+    told = service.Tell(pb.TellRequest(name=three.name, measurement=_measured(1.0, 9.0))).trial
+
+    assert refusal.fields == ["measurement.metrics['latency']", "measurement.metrics['recall']"]
+    assert imported.fields == ["trials[0].measurement.metrics['recall']"]
+    assert (pruned.state, told.state) == (Trial.PRUNED, Trial.SUCCEEDED)
+
+
+def test_the_best_trial_keeps_every_bound(service: Stub) -> None:
+    """While no trial does there is no best one; then the best of those that do, wherever a better one breaks a bound."""
+    study = new_study(service, "constrained-best", _constrained())
+    request = pb.ListBestTrialsRequest(parent=study)
+    best = []
+    for value, latency, recall in [
+        (0.0, 5.5, 1.0),
+        (0.0, 5.0, 0.25),
+        (2.0, 5.0, 0.5),
+        (1.0, 1.0, 0.4),
+        (1.5, 4.0, 0.9),
+    ]:
+        service.Tell(pb.TellRequest(name=ask_one(service, study).name, measurement=_measured(value, latency, recall)))
+        best.append([number(trial) for trial in service.ListBestTrials(request).trials])
+
+    assert best == [[], [], [3], [3], [5]]
+
+
+def test_the_front_keeps_every_bound(service: Stub) -> None:
+    """With several objectives the front is that of the trials that keep every bound; it is empty while none does."""
+    made = _constrained()
+    made.objectives.add(metric="size", direction=study_pb2.Objective.MINIMIZE)
+    study = new_study(service, "constrained-front", made)
+    request = pb.ListBestTrialsRequest(parent=study)
+    results = [(0.0, 0.0, 9.0), (1.0, 3.0, 5.0), (2.0, 2.0, 6.0), (3.0, 1.0, 1.0), (4.0, 4.0, 1.0)]
+    trials = [
+        Trial(parameters=point(x0=i / 10), state=Trial.SUCCEEDED, measurement=_measured(a, latency, size=b))
+        for i, (a, b, latency) in enumerate(results)
+    ]
+
+    enqueue(service, study, trials[:1])
+    nothing = service.ListBestTrials(request)
+    enqueue(service, study, trials[1:])
+
+    assert not nothing.trials
+    assert [number(trial) for trial in service.ListBestTrials(request).trials] == [2, 4]
+
+
+def test_criteria_count_what_keeps_every_bound(service: Stub) -> None:
+    """Neither target nor patience is met by a value that breaks a bound."""
+    made = _constrained()
+    made.stopping_criteria.target = 0.0
+    study = new_study(service, "constrained-target", made)
+
+    def state(value: float, latency: float) -> int:
+        measured = _measured(value, latency)
+        return service.Tell(pb.TellRequest(name=ask_one(service, study).name, measurement=measured)).study_state
+
+    assert [state(-1.0, 9.0), state(0.5, 1.0), state(0.0, 5.0)] == [Study.ACTIVE, Study.ACTIVE, Study.COMPLETED]
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "sobol"])
+def test_algorithms_without_a_model_take_constraints(service: Stub, algorithm: str) -> None:
+    """They suggest as ever, and what is best is judged as ever."""
+    study = new_study(service, f"constrained-{algorithm}", _constrained(algorithm))
+    trial = ask_one(service, study)
+
+    service.Tell(pb.TellRequest(name=trial.name, measurement=_measured(0.0, 9.0)))
+
+    assert not service.ListBestTrials(pb.ListBestTrialsRequest(parent=study)).trials
+
+
+def test_a_model_learns_from_another_study(service: Stub) -> None:
+    """With sources, constraints, beliefs and a cost, the model answers, and foresees objective and constrained metric."""
+    earlier = new_study(service, "learned-from", spec(dimensions=1))
+    enqueue(service, earlier, [finished((i / 10 - 0.3) ** 2, x0=i / 10) for i in range(10)])
+    made = spec("gp", dimensions=1)
+    made.outcome_constraints.add(metric="latency", max=5.0)
+    gp = made.algorithm.gp
+    gp.initial_points, gp.cost_metric = 2, "seconds"
+    gp.priors.add(parameter="x0").normal.CopyFrom(Gp.OptimumPrior.Normal(mean=0.3, width=0.2))
+    gp.transfer_sources.add(study=earlier)
+    study = new_study(service, "learning", made)
+
+    for _ in range(3):
+        trial = ask_one(service, study)
+        x = floats(trial)["x0"]
+        measured = loss((x - 0.3) ** 2, latency=10 * x, seconds=1.0 + x)
+        service.Tell(pb.TellRequest(name=trial.name, measurement=measured))
+    trial = ask_one(service, study)
+
+    assert study_of(service, study).spec.algorithm.gp.transfer_sources[0].revision == 2
+    assert trial.suggestion.source == trial_pb2.Suggestion.MODEL, trial.suggestion
+    assert set(trial.suggestion.predictions) == {"loss", "latency"}

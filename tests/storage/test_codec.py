@@ -11,11 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.domain.objectives import Measurement
+from asktell_server.domain.objectives import Direction, Measurement, Objective
+from asktell_server.domain.space import CategoricalParameter, FloatParameter, SearchSpace
+from asktell_server.domain.study import SkoptEstimator, SkoptOptimizer, StoppingCriteria, StudySpec, TrialPolicy
 from asktell_server.domain.trial import Prediction, TrialState
 from asktell_server.storage import codec
 from asktell_server.storage.schema import count_column
 from asktell_server.testing.samples import ALGORITHMS, a_study, a_trial, full_spec
+
+VERSION_1 = (
+    '{"version":1,"parameters":[{"kind":"float","name":"x","min":0.0,"max":1.0,"log":false,"step":null,"default":null,'
+    '"condition":null},{"kind":"categorical","name":"c","choices":[1,1.5,true,"a"],"default":null,"condition":null}],'
+    '"objectives":[{"metric":"loss","direction":"MINIMIZE"}],"algorithm":{"kind":"skopt","base_estimator":"RF",'
+    '"acquisition_function":"EI","initial_points":3,"xi":0.0,"kappa":1.96,"max_observations":200},"stopping":{'
+    '"max_trials":9,"target":null,"max_trials_without_improvement":0},"trial_policy":{"lease":2000000,"max_retries":2},'
+    '"seed":5}'
+)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 values = finite | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.text(st.characters())
@@ -88,10 +99,25 @@ def test_equal_specs_are_parsed_once(algorithm: object) -> None:
 
 def test_a_spec_of_a_newer_release_is_refused() -> None:
     """A version that this release does not know is not guessed at."""
-    text = codec.spec_to_text(full_spec()).replace('"version":1', '"version":2')
+    text = codec.spec_to_text(full_spec()).replace('"version":2', '"version":3')
 
-    with pytest.raises(StorageUnavailable, match="version 2"):
+    with pytest.raises(StorageUnavailable, match="version 3"):
         codec.spec_from_text(text)
+
+
+def test_a_spec_of_the_first_release_comes_back() -> None:
+    """What version 1 wrote, without constraints, is read as it was meant, and written as version 2."""
+    spec = codec.spec_from_text(VERSION_1)
+
+    assert spec == StudySpec(
+        space=SearchSpace((FloatParameter("x", 0.0, 1.0), CategoricalParameter("c", (1, 1.5, True, "a")))),
+        objectives=(Objective("loss", Direction.MINIMIZE),),
+        algorithm=SkoptOptimizer(SkoptEstimator.RF, initial_points=3),
+        stopping=StoppingCriteria(max_trials=9),
+        trial_policy=TrialPolicy(timedelta(seconds=2)),
+        seed=5,
+    )
+    assert '"version":2' in codec.spec_to_text(spec)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

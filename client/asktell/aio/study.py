@@ -16,6 +16,7 @@ from asktell._status import CallFailed, to_error
 from asktell._targets import default_worker
 from asktell.aio._optimize import AsyncObjective, optimize
 from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unavailable
+from asktell.explanation import Explanation, explanation_from_proto
 from asktell.names import StudyName
 from asktell.records import (
     FinishedTrial,
@@ -258,6 +259,19 @@ class AsyncStudy(StudyRecord):
     async def to_dataframe(self, states: Iterable[TrialState | str] | None = None) -> Any:
         """`asktell.Study.to_dataframe`."""
         return dataframe(await self.to_dicts(states))
+
+    async def explain(
+        self,
+        slices: Iterable[str] = (),
+        pairs: Iterable[tuple[str, str]] = (),
+        *,
+        points: int = 0,
+        timeout: Seconds | None = None,
+    ) -> Explanation:
+        """`asktell.Study.explain`."""
+        call = _calls.explain(self.name, slices, pairs, points)
+        answer = await self._client.run(call, None if timeout is None else to_seconds(timeout))
+        return explanation_from_proto(answer, self.spec.space)
 
     async def watch(self, after_revision: int = 0) -> AsyncIterator[StudyChange]:
         """`asktell.Study.watch`."""

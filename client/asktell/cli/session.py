@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -66,7 +67,11 @@ class Session:
         return self.call("GetStudy", service.GetStudyRequest(name=str(name)), Study)
 
     def create_study(self, name: StudyName, study: Study, *, use_existing: bool) -> Study:
-        """The new study, or with `use_existing` the one of that name if its spec is equal."""
+        """The new study, or with `use_existing` the one of that name if its spec is equal.
+
+        Studies to learn from may be named by their ids: they are of the same project.
+        """
+        study = _with_full_names(study, name.project)
         policy = service.CreateStudyRequest.USE_EXISTING if use_existing else service.CreateStudyRequest.FAIL
         request = service.CreateStudyRequest(
             parent=str(name.parent),
@@ -133,6 +138,18 @@ class Session:
             token = response.next_page_token
             if not token:
                 return
+
+
+def _with_full_names(study: Study, project: str) -> Study:
+    """The study with the full names of those that it learns from; what is no name is left for the server to refuse."""
+    if not study.spec.algorithm.gp.transfer_sources:
+        return study
+    full = Study()
+    full.CopyFrom(study)
+    for source in full.spec.algorithm.gp.transfer_sources:
+        with suppress(InvalidName):
+            source.study = str(resolve_study(source.study, project))
+    return full
 
 
 pass_session = click.make_pass_decorator(Session)

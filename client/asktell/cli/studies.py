@@ -1,26 +1,31 @@
-"""`asktell study`: create, list, show, best, stop, resume, delete."""
+"""`asktell study`: create, list, show, best, explain, stop, resume, delete."""
 
 from __future__ import annotations
 
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 from google.protobuf.empty_pb2 import Empty
 
-from asktell.cli.output import Cell, print_fields, print_json, print_table
+from asktell.cli.output import Cell, on_terminal, print_fields, print_json, print_table
 from asktell.cli.records import space_of, trial_record
 from asktell.cli.session import Session, as_json, pass_session
 from asktell.cli.studyfile import spec_document, study_record
 from asktell.cli.trials import print_trials
 from asktell.errors import AskTellError, FieldViolation
+from asktell.explanation import Importance
+from asktell.study import Study as StudyHandle
 from asktell.v1 import study_pb2
 from asktell.v1 import study_service_pb2 as service
 
 _STATES = [state for state in study_pb2.Study.State.keys() if state != "STATE_UNSPECIFIED"]  # noqa: SIM118 - not a mapping
 _COUNTS = [field.name for field in study_pb2.Study.TrialCounts.DESCRIPTOR.fields]
+_BAR = 24  # characters of a total effect of 1
 _COLUMNS = ("name", "project", "state", "objectives", "algorithm", *_COUNTS)
+_PRIOR = re.compile(r"^study\.spec\.algorithm\.gp\.priors\[(\d+)\](\.(parameter|normal|weighted(\.weights\b)?))?")
 _PARAMETER = re.compile(r"^study\.spec\.parameters\[(\d+)\](\.(float|int|discrete|categorical)\b)?")
 _IN_FILE = (  # other parts of a path, and what they are in a study file
     ("study.spec.stopping_criteria", "stopping"),
@@ -78,11 +83,15 @@ def create(session: Session, file: Path, name: str | None, if_exists: str, as_js
 def _in_file(violation: FieldViolation, study: study_pb2.Study) -> FieldViolation:
     """The violation with the field's path in a study file: `study.spec.parameters[0].float.min` is `parameters.lr.min`."""
 
-    def named(match: re.Match[str]) -> str:
+    def parameter(match: re.Match[str]) -> str:
         index = int(match[1])
         return f"parameters.{study.spec.parameters[index].name}" if index < len(study.spec.parameters) else match[0]
 
-    path = _PARAMETER.sub(named, violation.field)
+    def prior(match: re.Match[str]) -> str:
+        priors, index = study.spec.algorithm.gp.priors, int(match[1])
+        return f"algorithm.gp.priors.{priors[index].parameter}" if index < len(priors) else match[0]
+
+    path = _PARAMETER.sub(parameter, _PRIOR.sub(prior, violation.field))
     for part, in_file in _IN_FILE:
         path = path.replace(part, in_file)
     return FieldViolation(path, violation.description)
@@ -120,13 +129,65 @@ def show(session: Session, study: str, as_json: bool) -> None:
 @as_json
 @pass_session
 def best(session: Session, study: str, as_json: bool) -> None:
-    """Show the best trial, or with several objectives the Pareto front."""
+    """Show the best trial, or with several objectives the Pareto front; only trials that keep the study's constraints count."""
     name = session.study_name(study)
     found = session.get_study(name)
     trials = list(session.best_trials(name))
     print_trials([trial_record(trial, space_of(found)) for trial in trials], found, as_json)
     if not trials:
-        click.echo("no trial has succeeded yet", err=True)
+        kept = " and kept the constraints" if found.spec.outcome_constraints else ""
+        click.echo(f"no trial has succeeded{kept} yet", err=True)
+
+
+@study.command()
+@click.argument("study")
+@click.option(
+    "--slice", "slices", multiple=True, metavar="PARAMETER", help="Show this one; default the 10 most important."
+)
+@click.option(
+    "--pair", "pairs", type=(str, str), multiple=True, metavar="FIRST SECOND", help="Show these two together."
+)
+@click.option("--points", type=click.IntRange(0, 100), default=0, help="Values along each numeric axis; 0 means 25.")
+@as_json
+@pass_session
+def explain(
+    session: Session,
+    study: str,
+    slices: tuple[str, ...],
+    pairs: tuple[tuple[str, str], ...],
+    points: int,
+    as_json: bool,
+) -> None:
+    """Show what the model has learned: how well it predicts, and which parameters matter.
+
+    The bar of a parameter is full up to the lower end of its 80 % interval and light up to the upper end. Slices are printed
+    with --json only.
+    """
+    found = StudyHandle(session.client, session.get_study(session.study_name(study))).explain(
+        slices, pairs, points=points
+    )
+    if as_json:
+        print_json(asdict(found))
+        return
+    for metric, explained in found.metrics.items():
+        c = explained.calibration
+        click.echo(
+            f"{metric}: {c.observations} results; left out one by one, {c.coverage_90:.0%} lie in their 90 % interval, "
+            f"R^2 {c.r_squared:.2f}, log density {c.log_density:.2f}",
+            err=True,
+        )
+    rows = [
+        {"metric": metric, **asdict(importance), "bar": _bar(importance)}
+        for metric, explained in found.metrics.items()
+        for importance in explained.importances
+    ]
+    columns = ("metric", "parameter", "total_effect", "lower", "upper")
+    print_table(rows, (*columns, "bar") if on_terminal() else columns)
+
+
+def _bar(importance: Importance) -> str:
+    lower, middle, upper = (round(_BAR * end) for end in (importance.lower, importance.total_effect, importance.upper))
+    return "\u2588" * lower + "\u2593" * (middle - lower) + "\u2591" * (upper - middle)
 
 
 @study.command()

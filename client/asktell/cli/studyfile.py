@@ -2,8 +2,9 @@
 
 docs/study-file.md describes the form. It is the contract's own, shortened: parameters are keyed by name, with their type
 as a field and `default` and `when` for `default_value` and `condition`; objectives read `maximize: accuracy`; the
-stopping criteria are `stopping`, the trial policy's `lease` (seconds) and `max_retries` stand on their own. Here only
-the form is checked, all problems at once; whether the study makes sense is for the server to say.
+stopping criteria are `stopping`, the trial policy's `lease` (seconds) and `max_retries` stand on their own; priors are
+keyed by parameter, and studies to learn from go by their ids. Here only the form is checked, all problems at once; whether
+the study makes sense is for the server to say.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
 from asktell.cli.problems import BadInput
-from asktell.cli.records import Record, message_record
-from asktell.names import StudyName
+from asktell.cli.records import Record, message_record, value_of
+from asktell.names import InvalidName, StudyName
 from asktell.v1.search_space_pb2 import Condition, Parameter, ParameterValue
 from asktell.v1.study_pb2 import (
     Algorithm,
+    GpOptimizer,
     Objective,
     Study,
     StudySpec,
@@ -27,6 +29,7 @@ from asktell.v1.study_pb2 import (
 
 _TYPES = ("float", "int", "discrete", "categorical")
 _ALGORITHMS = tuple(field.name for field in Algorithm.DESCRIPTOR.fields)
+_PRIORS = "{mean: NUMBER, width: NUMBER} or a list of {value: VALUE, weight: NUMBER}"
 _DIRECTIONS = {"maximize": Objective.MAXIMIZE, "minimize": Objective.MINIMIZE}
 _KEYS = (
     "name",
@@ -71,7 +74,7 @@ def spec_document(spec: StudySpec) -> Record:
     if spec.outcome_constraints:
         document["outcome_constraints"] = [message_record(constraint) for constraint in spec.outcome_constraints]
     if spec.HasField("algorithm"):
-        document["algorithm"] = message_record(spec.algorithm)
+        document["algorithm"] = _algorithm_document(spec.algorithm)
     if spec.HasField("early_stopping"):
         document["early_stopping"] = message_record(spec.early_stopping)
     if spec.HasField("stopping_criteria"):
@@ -85,6 +88,31 @@ def spec_document(spec: StudySpec) -> Record:
     if spec.HasField("seed"):
         document["seed"] = spec.seed
     return document
+
+
+def _algorithm_document(algorithm: Algorithm) -> Record:
+    document = message_record(algorithm)
+    gp = document.get("gp", {})
+    if "priors" in gp:
+        gp["priors"] = {prior.parameter: _prior_document(prior) for prior in algorithm.gp.priors}
+    if "transfer_sources" in gp:
+        gp["transfer_sources"] = [_source_document(source) for source in algorithm.gp.transfer_sources]
+    return document
+
+
+def _prior_document(prior: GpOptimizer.OptimumPrior) -> Record | list[Record]:
+    if prior.HasField("normal"):
+        return {"mean": prior.normal.mean, "width": prior.normal.width}
+    return [{"value": value_of(each.value), "weight": each.weight} for each in prior.weighted.weights]
+
+
+def _source_document(source: GpOptimizer.TransferSource) -> Record | str:
+    """A study to learn from, by its id: it is of the same project."""
+    try:
+        study = StudyName.parse(source.study).study
+    except InvalidName:  # of a message that no server has checked
+        study = source.study
+    return {"study": study, "revision": source.revision} if source.revision else study
 
 
 def _parameter_document(parameter: Parameter) -> Record:
@@ -221,7 +249,39 @@ class _Reader:
             return
         ((name, settings),) = fields.items()
         getattr(message, name).SetInParent()
+        if name == "gp" and isinstance(settings, Mapping):
+            settings = dict(settings)
+            self._priors(settings.pop("priors", {}), message.gp)
+            for index, source in enumerate(self._list(settings, "transfer_sources", "algorithm.gp.")):
+                path = f"algorithm.gp.transfer_sources[{index}]"
+                self._fill(
+                    {"study": source} if isinstance(source, str) else source, message.gp.transfer_sources.add(), path
+                )
+            settings.pop("transfer_sources", None)
         self._fill(settings or {}, getattr(message, name), f"algorithm.{name}")
+
+    def _priors(self, priors: object, gp: GpOptimizer) -> None:
+        if not isinstance(priors, Mapping):
+            self.problems.append(f"algorithm.gp.priors: {priors!r} is not a mapping from a parameter to {_PRIORS}")
+            return
+        for parameter, prior in priors.items():
+            path = f"algorithm.gp.priors.{parameter}"
+            message = gp.priors.add(parameter=str(parameter))
+            if isinstance(prior, Mapping):
+                message.normal.SetInParent()
+                self._fill(prior, message.normal, path)
+            elif isinstance(prior, list):
+                message.weighted.SetInParent()
+                for index, weight in enumerate(prior):
+                    self._weight(f"{path}[{index}]", weight, message.weighted.weights.add())
+            else:
+                self.problems.append(f"{path}: {prior!r} is not {_PRIORS}")
+
+    def _weight(self, path: str, fields: object, message: GpOptimizer.OptimumPrior.Weighted.Weight) -> None:
+        if isinstance(fields, Mapping) and "value" in fields:
+            message.value.CopyFrom(self._value(f"{path}.value", fields["value"]))
+            fields = {key: value for key, value in fields.items() if key != "value"}
+        self._fill(fields, message, path)
 
     def _lease(self, lease: object, spec: StudySpec) -> None:
         if isinstance(lease, bool) or not isinstance(lease, (int, float)):
@@ -244,11 +304,11 @@ class _Reader:
         self.problems.append(f"{path}: {value!r} is not text, a number, true or false")
         return ParameterValue()
 
-    def _list(self, document: Mapping[Any, Any], key: str) -> list[object]:
+    def _list(self, document: Mapping[Any, Any], key: str, under: str = "") -> list[object]:
         value = document.get(key, [])
         if isinstance(value, list):
             return value
-        self.problems.append(f"{key}: {value!r} is not a list")
+        self.problems.append(f"{under}{key}: {value!r} is not a list")
         return []
 
     def _fill(self, fields: object, message: Message, path: str) -> None:

@@ -99,6 +99,7 @@ class _LiveTable:
         self._study = study
         self._space = space_of(study)
         self._metrics = [f"metrics.{objective.metric}" for objective in study.spec.objectives]
+        self._bounds = {f"metrics.{bound.metric}": bound for bound in study.spec.outcome_constraints}
         self._rows: dict[int, dict[str, Cell]] = {}
         self._best: dict[str, Cell] | None = None
 
@@ -108,7 +109,7 @@ class _LiveTable:
         for trial in change.trials:
             row = trial_row(trial_record(trial, self._space))
             self._rows[int(str(row["number"]))] = row
-            if row["state"] == "SUCCEEDED" and self._better(row):
+            if row["state"] == "SUCCEEDED" and self._feasible(row) and self._better(row):
                 self._best = row
 
     def render(self) -> Group:
@@ -124,11 +125,26 @@ class _LiveTable:
             title.append(f"\nbest {self._metrics[0].partition('.')[2]} {value} in trial {self._best['number']}")
         room = max(shutil.get_terminal_size().lines - _LINES_AROUND, _FEWEST_ROWS)
         latest = [self._rows[number] for number in sorted(self._rows)[-room:]]
-        columns = ["number", "state", *(f"params.{name}" for name in self._space), *self._metrics, "source", "worker"]
+        columns = [
+            "number",
+            "state",
+            *(f"params.{name}" for name in self._space),
+            *self._metrics,
+            *self._bounds,
+            "source",
+            "worker",
+        ]
         return Group(title, table(latest, columns))
 
+    def _feasible(self, row: dict[str, Cell]) -> bool:
+        """Whether a succeeded trial keeps every bound."""
+        return all(
+            float(str(row[metric])) <= bound.max if bound.HasField("max") else float(str(row[metric])) >= bound.min
+            for metric, bound in self._bounds.items()
+        )
+
     def _better(self, row: dict[str, Cell]) -> bool:
-        """Whether a succeeded trial beats the best so far, in a study with one objective."""
+        """Whether a feasible trial beats the best so far, in a study with one objective."""
         if len(self._metrics) > 1:
             return False
         if self._best is None:

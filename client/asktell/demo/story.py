@@ -83,8 +83,8 @@ class Story:
         self._sum_up(results)
         return 1 if self._lost else 0
 
-    def _tuner(self) -> asktell.Skopt:
-        return asktell.Skopt(base_estimator="GP", initial_points=min(_INITIAL_POINTS, self._trials // 2 or 1))
+    def _tuner(self) -> asktell.Gp:
+        return asktell.Gp(initial_points=min(_INITIAL_POINTS, self._trials // 2 or 1))
 
     def _search(
         self, client: asktell.Client, server: Server, name: str, algorithm: asktell.Algorithm

@@ -84,8 +84,8 @@ class FloatParameter(_message.Message):
     cannot tell neighbours apart. Absent: continuous.
     """
     default_value: _builtins.float
-    """The value that people use today. Must lie in the space. When every active parameter has one, `sobol` and `skopt` try
-    the point that they make first.
+    """The value that people use today. Must lie in the space. When every active parameter has one, `gp`, `sobol` and
+    `skopt` try the point that they make first.
     """
     def __init__(
         self,
@@ -139,8 +139,8 @@ class IntParameter(_message.Message):
     step: _builtins.int
     """Distance between neighbouring values min, min + step, ...; above 0 and at most max - min. Absent: 1."""
     default_value: _builtins.int
-    """The value that people use today. Must lie in the space. When every active parameter has one, `sobol` and `skopt` try
-    the point that they make first.
+    """The value that people use today. Must lie in the space. When every active parameter has one, `gp`, `sobol` and
+    `skopt` try the point that they make first.
     """
     def __init__(
         self,

@@ -73,7 +73,9 @@ Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
 @_typing.final
 class OutcomeConstraint(_message.Message):
-    """A bound that a good trial has to keep. Not acted on yet: a study that asks for one is refused with UNIMPLEMENTED."""
+    """A bound that a trial has to keep to count as feasible. Only feasible trials are best trials or meet stopping criteria; a
+    trial that breaks a bound is SUCCEEDED all the same, and teaches the model what to avoid.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,7 +83,9 @@ class OutcomeConstraint(_message.Message):
     MIN_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
-    """Name of the metric."""
+    """Name of the metric, which every final measurement must then hold. Same form as a parameter's name; not an objective, and
+    in at most one constraint of the study.
+    """
     min: _builtins.float
     """The metric must be at least this."""
     max: _builtins.float
@@ -277,6 +281,184 @@ class SkoptOptimizer(_message.Message):
 Global___SkoptOptimizer: _TypeAlias = SkoptOptimizer  # noqa: Y015
 
 @_typing.final
+class GpOptimizer(_message.Message):
+    """The server's own Gaussian-process optimizer: one or several objectives, outcome constraints, mixed and conditional spaces,
+    trials in parallel, noise.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OptimumPrior(_message.Message):
+        """What the user believes about where the optimum is (Hvarfner et al. 2022, "piBO"). Wrong beliefs cost trials, not the
+        optimum: their weight fades as results come in.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class Normal(_message.Message):
+            """A belief about a number."""
+
+            DESCRIPTOR: _descriptor.Descriptor
+
+            MEAN_FIELD_NUMBER: _builtins.int
+            WIDTH_FIELD_NUMBER: _builtins.int
+            mean: _builtins.float
+            """The most likely value; one that the parameter can take."""
+            width: _builtins.float
+            """Standard deviation as a fraction of the parameter's range (of the logarithm's range, if the parameter is log); above 0, at most 10."""
+            def __init__(
+                self,
+                *,
+                mean: _builtins.float = ...,
+                width: _builtins.float = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "width", b"width"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class Weighted(_message.Message):
+            """A belief about single values."""
+
+            DESCRIPTOR: _descriptor.Descriptor
+
+            @_typing.final
+            class Weight(_message.Message):
+                """A value and how likely it is to be the best one, relative to the others."""
+
+                DESCRIPTOR: _descriptor.Descriptor
+
+                VALUE_FIELD_NUMBER: _builtins.int
+                WEIGHT_FIELD_NUMBER: _builtins.int
+                weight: _builtins.float
+                """Finite and above 0. Values that are not listed have the least of the weights that are."""
+                @_builtins.property
+                def value(self) -> _search_space_pb2.ParameterValue:
+                    """A value that the parameter can take."""
+
+                def __init__(
+                    self,
+                    *,
+                    value: _search_space_pb2.ParameterValue | None = ...,
+                    weight: _builtins.float = ...,
+                ) -> None: ...
+                _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+                def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+                _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value", "weight", b"weight"]  # noqa: Y015
+                def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+                def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+            WEIGHTS_FIELD_NUMBER: _builtins.int
+            @_builtins.property
+            def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpOptimizer.OptimumPrior.Weighted.Weight]:
+                """At least one; each value once."""
+
+            def __init__(
+                self,
+                *,
+                weights: _abc.Iterable[Global___GpOptimizer.OptimumPrior.Weighted.Weight] | None = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        PARAMETER_FIELD_NUMBER: _builtins.int
+        NORMAL_FIELD_NUMBER: _builtins.int
+        WEIGHTED_FIELD_NUMBER: _builtins.int
+        parameter: _builtins.str
+        """Name of the parameter; at most one prior for each."""
+        @_builtins.property
+        def normal(self) -> Global___GpOptimizer.OptimumPrior.Normal:
+            """For a float, int or discrete parameter."""
+
+        @_builtins.property
+        def weighted(self) -> Global___GpOptimizer.OptimumPrior.Weighted:
+            """For a discrete or categorical parameter."""
+
+        def __init__(
+            self,
+            *,
+            parameter: _builtins.str = ...,
+            normal: Global___GpOptimizer.OptimumPrior.Normal | None = ...,
+            weighted: Global___GpOptimizer.OptimumPrior.Weighted | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["belief", b"belief", "normal", b"normal", "weighted", b"weighted"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["belief", b"belief", "normal", b"normal", "parameter", b"parameter", "weighted", b"weighted"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_belief: _TypeAlias = _typing.Literal["normal", "weighted"]  # noqa: Y015
+        _WhichOneofArgType_belief: _TypeAlias = _typing.Literal["belief", b"belief"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_belief) -> _WhichOneofReturnType_belief | None: ...
+
+    @_typing.final
+    class TransferSource(_message.Message):
+        """An earlier study to learn from."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        STUDY_FIELD_NUMBER: _builtins.int
+        REVISION_FIELD_NUMBER: _builtins.int
+        study: _builtins.str
+        """`projects/{project}/studies/{study}`, in the same project: a study with the first objective's metric whose search space shares at least one
+        parameter name of the same type. At most 10 sources, each once.
+        """
+        revision: _builtins.int
+        """Results up to this revision of the source are used, so that suggestions stay reproducible. Set by the server when the
+        study is created.
+        """
+        def __init__(
+            self,
+            *,
+            study: _builtins.str = ...,
+            revision: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "study", b"study"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INITIAL_POINTS_FIELD_NUMBER: _builtins.int
+    COST_METRIC_FIELD_NUMBER: _builtins.int
+    PRIORS_FIELD_NUMBER: _builtins.int
+    TRANSFER_SOURCES_FIELD_NUMBER: _builtins.int
+    initial_points: _builtins.int
+    """Number of trials before the model takes over, at most 10,000. 0: the server chooses."""
+    cost_metric: _builtins.str
+    """A metric that says what a trial cost (seconds, money; above 0). When set, the improvement that is expected per unit of cost is
+    what counts. Trials that do not report it teach nothing about the cost. One objective only; not itself an objective or constraint.
+    """
+    @_builtins.property
+    def priors(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpOptimizer.OptimumPrior]:
+        """Beliefs about the optimum."""
+
+    @_builtins.property
+    def transfer_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpOptimizer.TransferSource]:
+        """Earlier studies to learn from. How much each is trusted is learned, so that one that misleads does little harm."""
+
+    def __init__(
+        self,
+        *,
+        initial_points: _builtins.int = ...,
+        cost_metric: _builtins.str = ...,
+        priors: _abc.Iterable[Global___GpOptimizer.OptimumPrior] | None = ...,
+        transfer_sources: _abc.Iterable[Global___GpOptimizer.TransferSource] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_metric", b"cost_metric", "initial_points", b"initial_points", "priors", b"priors", "transfer_sources", b"transfer_sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GpOptimizer: _TypeAlias = GpOptimizer  # noqa: Y015
+
+@_typing.final
 class Algorithm(_message.Message):
     """How suggestions are made. Unset means that the server chooses; the study that it returns says which it chose."""
 
@@ -286,6 +468,7 @@ class Algorithm(_message.Message):
     GRID_FIELD_NUMBER: _builtins.int
     SOBOL_FIELD_NUMBER: _builtins.int
     SKOPT_FIELD_NUMBER: _builtins.int
+    GP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def random(self) -> Global___RandomSearch:
         """Independent uniform draws."""
@@ -302,6 +485,10 @@ class Algorithm(_message.Message):
     def skopt(self) -> Global___SkoptOptimizer:
         """scikit-optimize's sequential model-based optimisation."""
 
+    @_builtins.property
+    def gp(self) -> Global___GpOptimizer:
+        """The server's own Gaussian-process optimizer. The default."""
+
     def __init__(
         self,
         *,
@@ -309,12 +496,13 @@ class Algorithm(_message.Message):
         grid: Global___GridSearch | None = ...,
         sobol: Global___SobolSearch | None = ...,
         skopt: Global___SkoptOptimizer | None = ...,
+        gp: Global___GpOptimizer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grid", b"grid", "kind", b"kind", "random", b"random", "skopt", b"skopt", "sobol", b"sobol"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gp", b"gp", "grid", b"grid", "kind", b"kind", "random", b"random", "skopt", b"skopt", "sobol", b"sobol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grid", b"grid", "kind", b"kind", "random", b"random", "skopt", b"skopt", "sobol", b"sobol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gp", b"gp", "grid", b"grid", "kind", b"kind", "random", b"random", "skopt", b"skopt", "sobol", b"sobol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["random", "grid", "sobol", "skopt"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["random", "grid", "sobol", "skopt", "gp"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -492,13 +680,11 @@ class StudySpec(_message.Message):
 
     @_builtins.property
     def objectives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Objective]:
-        """What to optimise. 1 to 16; more than one needs an algorithm without a model (random, grid, sobol) for now, and is
-        otherwise refused with UNIMPLEMENTED.
-        """
+        """What to optimise. 1 to 16; several mean a Pareto front. `skopt` takes one and refuses more with UNIMPLEMENTED."""
 
     @_builtins.property
     def outcome_constraints(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeConstraint]:
-        """Bounds that a good trial keeps. Refused with UNIMPLEMENTED for now."""
+        """Bounds that a good trial keeps. At most 16. `skopt` refuses them with UNIMPLEMENTED."""
 
     @_builtins.property
     def algorithm(self) -> Global___Algorithm:

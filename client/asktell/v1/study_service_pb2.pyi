@@ -27,17 +27,18 @@ they apply, `BadRequest` (all violations at once, up to 20, and a count of the r
   NOT_FOUND            STUDY_NOT_FOUND, TRIAL_NOT_FOUND
   ALREADY_EXISTS       STUDY_ALREADY_EXISTS, STUDY_SPEC_MISMATCH
   FAILED_PRECONDITION  STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED, TRIAL_NOT_RUNNING,
-                       RESULT_CONFLICT, MEASUREMENT_CONFLICT    the state does not allow it; nothing changed
+                       RESULT_CONFLICT, MEASUREMENT_CONFLICT, NO_MODEL    the state does not allow it; nothing changed
   ABORTED              ETAG_MISMATCH, CONCURRENT_UPDATE         read again, then repeat
   RESOURCE_EXHAUSTED   SERVER_BUSY                              repeat after `RetryInfo.retry_delay`
   UNIMPLEMENTED        FEATURE_NOT_IMPLEMENTED                  the study asks for something that this server cannot do
-  UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE            repeat
+  UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE, COMPUTE_UNAVAILABLE    repeat
   OUT_OF_RANGE         REVISION_IN_FUTURE                       WatchStudy was given a revision that is not there
   INTERNAL             INTERNAL                                 a bug; metadata `log_id` finds it in the server's log
 
 UNAVAILABLE, INTERNAL and RESOURCE_EXHAUSTED can come from any call and are not repeated below.
 """
 
+from asktell.v1 import search_space_pb2 as _search_space_pb2
 from asktell.v1 import study_pb2 as _study_pb2
 from asktell.v1 import trial_pb2 as _trial_pb2
 from collections import abc as _abc
@@ -404,6 +405,261 @@ class WatchStudyResponse(_message.Message):
 Global___WatchStudyResponse: _TypeAlias = WatchStudyResponse  # noqa: Y015
 
 @_typing.final
+class ExplainStudyRequest(_message.Message):
+    """Asks what the study's model has learned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Pair(_message.Message):
+        """Two parameters to show together."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FIRST_FIELD_NUMBER: _builtins.int
+        SECOND_FIELD_NUMBER: _builtins.int
+        first: _builtins.str
+        """Name of the first."""
+        second: _builtins.str
+        """Name of the second."""
+        def __init__(
+            self,
+            *,
+            first: _builtins.str = ...,
+            second: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    PAIR_SLICES_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/studies/{study}`."""
+    points: _builtins.int
+    """Number of values along each numeric axis, 2 to 100 (2 to 50 if there are pairs); 0 means 25. A parameter with fewer values
+    shows them all; a categorical one shows its choices, the first 100 (or 50) at most.
+    """
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters of which to return one-dimensional slices, at most 100. Empty: the 10 most important."""
+
+    @_builtins.property
+    def pair_slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainStudyRequest.Pair]:
+        """Pairs of which to return two-dimensional slices, at most 10, each once in either order; both must be able to be active
+        together. All slices of all metrics together hold at most 100,000 predictions.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        slices: _abc.Iterable[_builtins.str] | None = ...,
+        pair_slices: _abc.Iterable[Global___ExplainStudyRequest.Pair] | None = ...,
+        points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pair_slices", b"pair_slices", "points", b"points", "slices", b"slices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainStudyRequest: _TypeAlias = ExplainStudyRequest  # noqa: Y015
+
+@_typing.final
+class MetricExplanation(_message.Message):
+    """What the model of one metric, an objective or a constraint, has learned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Importance(_message.Message):
+        """How much of the metric's variation over the search space one parameter causes, alone and together with others: the total
+        Sobol index, with an 80 % interval over the model's uncertainty. Very bad values count less, as they do for the model.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PARAMETER_FIELD_NUMBER: _builtins.int
+        TOTAL_EFFECT_FIELD_NUMBER: _builtins.int
+        LOWER_FIELD_NUMBER: _builtins.int
+        UPPER_FIELD_NUMBER: _builtins.int
+        parameter: _builtins.str
+        """Name of the parameter."""
+        total_effect: _builtins.float
+        """Estimate, in [0, 1]: the median over the model's uncertainty."""
+        lower: _builtins.float
+        """Lower end of the interval."""
+        upper: _builtins.float
+        """Upper end of the interval."""
+        def __init__(
+            self,
+            *,
+            parameter: _builtins.str = ...,
+            total_effect: _builtins.float = ...,
+            lower: _builtins.float = ...,
+            upper: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "parameter", b"parameter", "total_effect", b"total_effect", "upper", b"upper"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Calibration(_message.Message):
+        """How well the model predicts each result from all the others (leave one out)."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OBSERVATIONS_FIELD_NUMBER: _builtins.int
+        COVERAGE_90_FIELD_NUMBER: _builtins.int
+        LOG_DENSITY_FIELD_NUMBER: _builtins.int
+        R_SQUARED_FIELD_NUMBER: _builtins.int
+        observations: _builtins.int
+        """Number of results."""
+        coverage_90: _builtins.float
+        """Share of results that lie in their 90 % interval; 0.9 is perfect."""
+        log_density: _builtins.float
+        """Mean log density of the standardised results; the density of a constant normal prediction is -1.42."""
+        r_squared: _builtins.float
+        """Share of the variance that the predictions explain; 1 is perfect, 0 no better than the mean."""
+        def __init__(
+            self,
+            *,
+            observations: _builtins.int = ...,
+            coverage_90: _builtins.float = ...,
+            log_density: _builtins.float = ...,
+            r_squared: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage_90", b"coverage_90", "log_density", b"log_density", "observations", b"observations", "r_squared", b"r_squared"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Slice(_message.Message):
+        """The model along one parameter or two, the others held at the reference point. Where a parameter shown is not active there,
+        its parents take the first values that make it so; what becomes active besides takes its default or, without one, the middle
+        of its range.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PARAMETERS_FIELD_NUMBER: _builtins.int
+        FIRST_VALUES_FIELD_NUMBER: _builtins.int
+        SECOND_VALUES_FIELD_NUMBER: _builtins.int
+        MEANS_FIELD_NUMBER: _builtins.int
+        STANDARD_DEVIATIONS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """The parameter, or the two."""
+
+        @_builtins.property
+        def first_values(self) -> _containers.RepeatedCompositeFieldContainer[_search_space_pb2.ParameterValue]:
+            """Values of the first."""
+
+        @_builtins.property
+        def second_values(self) -> _containers.RepeatedCompositeFieldContainer[_search_space_pb2.ParameterValue]:
+            """Values of the second; empty in one dimension."""
+
+        @_builtins.property
+        def means(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+            """Predicted mean of the metric at each value; in two dimensions row by row, the second parameter running fastest."""
+
+        @_builtins.property
+        def standard_deviations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+            """Standard deviation of each, without the noise of a measurement."""
+
+        def __init__(
+            self,
+            *,
+            parameters: _abc.Iterable[_builtins.str] | None = ...,
+            first_values: _abc.Iterable[_search_space_pb2.ParameterValue] | None = ...,
+            second_values: _abc.Iterable[_search_space_pb2.ParameterValue] | None = ...,
+            means: _abc.Iterable[_builtins.float] | None = ...,
+            standard_deviations: _abc.Iterable[_builtins.float] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["first_values", b"first_values", "means", b"means", "parameters", b"parameters", "second_values", b"second_values", "standard_deviations", b"standard_deviations"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    IMPORTANCES_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """Name of the metric."""
+    @_builtins.property
+    def calibration(self) -> Global___MetricExplanation.Calibration:
+        """How well the model predicts."""
+
+    @_builtins.property
+    def importances(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricExplanation.Importance]:
+        """Importance of each parameter that can vary, the largest first."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricExplanation.Slice]:
+        """The slices asked for."""
+
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        calibration: Global___MetricExplanation.Calibration | None = ...,
+        importances: _abc.Iterable[Global___MetricExplanation.Importance] | None = ...,
+        slices: _abc.Iterable[Global___MetricExplanation.Slice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "importances", b"importances", "metric", b"metric", "slices", b"slices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricExplanation: _TypeAlias = MetricExplanation  # noqa: Y015
+
+@_typing.final
+class ExplainStudyResponse(_message.Message):
+    """What the model has learned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    REFERENCE_TRIAL_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The study's revision up to which results were used."""
+    reference_trial: _builtins.int
+    """Number of the trial at which the slices cross: the best one; of several objectives the one on the Pareto front that is closest
+    to the best value of each. If no trial is feasible, the one that comes closest to being so.
+    """
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricExplanation]:
+        """One for each objective and constraint, in the order of the spec."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        reference_trial: _builtins.int = ...,
+        metrics: _abc.Iterable[Global___MetricExplanation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "reference_trial", b"reference_trial", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainStudyResponse: _TypeAlias = ExplainStudyResponse  # noqa: Y015
+
+@_typing.final
 class AskRequest(_message.Message):
     """Asks for trials to evaluate."""
 
@@ -545,7 +801,7 @@ class TellRequest(_message.Message):
     """Optional, since the same result may be told twice anyway; if set, the id cannot be used with another body."""
     @_builtins.property
     def measurement(self) -> _trial_pb2.Measurement:
-        """It SUCCEEDED with this measurement of every objective."""
+        """It SUCCEEDED with this measurement of every objective and constrained metric."""
 
     @_builtins.property
     def infeasible(self) -> Global___TellRequest.Infeasible:

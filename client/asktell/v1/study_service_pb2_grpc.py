@@ -78,6 +78,11 @@ class StudyServiceStub(object):
                 request_serializer=asktell_dot_v1_dot_study__service__pb2.WatchStudyRequest.SerializeToString,
                 response_deserializer=asktell_dot_v1_dot_study__service__pb2.WatchStudyResponse.FromString,
                 _registered_method=True)
+        self.ExplainStudy = channel.unary_unary(
+                '/asktell.v1.StudyService/ExplainStudy',
+                request_serializer=asktell_dot_v1_dot_study__service__pb2.ExplainStudyRequest.SerializeToString,
+                response_deserializer=asktell_dot_v1_dot_study__service__pb2.ExplainStudyResponse.FromString,
+                _registered_method=True)
         self.Ask = channel.unary_unary(
                 '/asktell.v1.StudyService/Ask',
                 request_serializer=asktell_dot_v1_dot_study__service__pb2.AskRequest.SerializeToString,
@@ -184,6 +189,15 @@ class StudyServiceServicer(object):
         """Streams the changes of a study after a revision, then every further change as it comes, until the caller cancels or
         the study is deleted (NOT_FOUND). After a broken stream call again with the last revision seen: no change is missed,
         though several changes of one trial may arrive as one. Errors: NOT_FOUND, INVALID_ARGUMENT, OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainStudy(self, request, context):
+        """Says what the study's model has learned: how well it predicts, which parameters matter, and slices of it. Computed anew
+        and may take seconds; never holds up a Tell. Only for the algorithm `gp`. Errors: INVALID_ARGUMENT, NOT_FOUND,
+        FAILED_PRECONDITION (NO_MODEL: another algorithm, or too few results), RESOURCE_EXHAUSTED (SERVER_BUSY), DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -306,6 +320,11 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     servicer.WatchStudy,
                     request_deserializer=asktell_dot_v1_dot_study__service__pb2.WatchStudyRequest.FromString,
                     response_serializer=asktell_dot_v1_dot_study__service__pb2.WatchStudyResponse.SerializeToString,
+            ),
+            'ExplainStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainStudy,
+                    request_deserializer=asktell_dot_v1_dot_study__service__pb2.ExplainStudyRequest.FromString,
+                    response_serializer=asktell_dot_v1_dot_study__service__pb2.ExplainStudyResponse.SerializeToString,
             ),
             'Ask': grpc.unary_unary_rpc_method_handler(
                     servicer.Ask,
@@ -570,6 +589,33 @@ class StudyService(object):
             '/asktell.v1.StudyService/WatchStudy',
             asktell_dot_v1_dot_study__service__pb2.WatchStudyRequest.SerializeToString,
             asktell_dot_v1_dot_study__service__pb2.WatchStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/asktell.v1.StudyService/ExplainStudy',
+            asktell_dot_v1_dot_study__service__pb2.ExplainStudyRequest.SerializeToString,
+            asktell_dot_v1_dot_study__service__pb2.ExplainStudyResponse.FromString,
             options,
             channel_credentials,
             insecure,

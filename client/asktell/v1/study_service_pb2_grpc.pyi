@@ -27,11 +27,11 @@ they apply, `BadRequest` (all violations at once, up to 20, and a count of the r
   NOT_FOUND            STUDY_NOT_FOUND, TRIAL_NOT_FOUND
   ALREADY_EXISTS       STUDY_ALREADY_EXISTS, STUDY_SPEC_MISMATCH
   FAILED_PRECONDITION  STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED, TRIAL_NOT_RUNNING,
-                       RESULT_CONFLICT, MEASUREMENT_CONFLICT    the state does not allow it; nothing changed
+                       RESULT_CONFLICT, MEASUREMENT_CONFLICT, NO_MODEL    the state does not allow it; nothing changed
   ABORTED              ETAG_MISMATCH, CONCURRENT_UPDATE         read again, then repeat
   RESOURCE_EXHAUSTED   SERVER_BUSY                              repeat after `RetryInfo.retry_delay`
   UNIMPLEMENTED        FEATURE_NOT_IMPLEMENTED                  the study asks for something that this server cannot do
-  UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE            repeat
+  UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE, COMPUTE_UNAVAILABLE    repeat
   OUT_OF_RANGE         REVISION_IN_FUTURE                       WatchStudy was given a revision that is not there
   INTERNAL             INTERNAL                                 a bug; metadata `log_id` finds it in the server's log
 
@@ -93,6 +93,11 @@ class StudyServiceStub:
     """Streams the changes of a study after a revision, then every further change as it comes, until the caller cancels or
     the study is deleted (NOT_FOUND). After a broken stream call again with the last revision seen: no change is missed,
     though several changes of one trial may arrive as one. Errors: NOT_FOUND, INVALID_ARGUMENT, OUT_OF_RANGE.
+    """
+    ExplainStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ExplainStudyRequest, _study_service_pb2.ExplainStudyResponse]
+    """Says what the study's model has learned: how well it predicts, which parameters matter, and slices of it. Computed anew
+    and may take seconds; never holds up a Tell. Only for the algorithm `gp`. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    FAILED_PRECONDITION (NO_MODEL: another algorithm, or too few results), RESOURCE_EXHAUSTED (SERVER_BUSY), DEADLINE_EXCEEDED.
     """
     Ask: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.AskRequest, _study_service_pb2.AskResponse]
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
@@ -158,6 +163,11 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """Streams the changes of a study after a revision, then every further change as it comes, until the caller cancels or
     the study is deleted (NOT_FOUND). After a broken stream call again with the last revision seen: no change is missed,
     though several changes of one trial may arrive as one. Errors: NOT_FOUND, INVALID_ARGUMENT, OUT_OF_RANGE.
+    """
+    ExplainStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ExplainStudyRequest, _study_service_pb2.ExplainStudyResponse]  # type: ignore[assignment]
+    """Says what the study's model has learned: how well it predicts, which parameters matter, and slices of it. Computed anew
+    and may take seconds; never holds up a Tell. Only for the algorithm `gp`. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    FAILED_PRECONDITION (NO_MODEL: another algorithm, or too few results), RESOURCE_EXHAUSTED (SERVER_BUSY), DEADLINE_EXCEEDED.
     """
     Ask: _aio.UnaryUnaryMultiCallable[_study_service_pb2.AskRequest, _study_service_pb2.AskResponse]  # type: ignore[assignment]
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
@@ -268,6 +278,17 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the changes of a study after a revision, then every further change as it comes, until the caller cancels or
         the study is deleted (NOT_FOUND). After a broken stream call again with the last revision seen: no change is missed,
         though several changes of one trial may arrive as one. Errors: NOT_FOUND, INVALID_ARGUMENT, OUT_OF_RANGE.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainStudy(
+        self,
+        request: _study_service_pb2.ExplainStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_service_pb2.ExplainStudyResponse, _abc.Awaitable[_study_service_pb2.ExplainStudyResponse]]:
+        """Says what the study's model has learned: how well it predicts, which parameters matter, and slices of it. Computed anew
+        and may take seconds; never holds up a Tell. Only for the algorithm `gp`. Errors: INVALID_ARGUMENT, NOT_FOUND,
+        FAILED_PRECONDITION (NO_MODEL: another algorithm, or too few results), RESOURCE_EXHAUSTED (SERVER_BUSY), DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

@@ -78,8 +78,8 @@ class Measurement(_message.Message):
     """
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Metric by name: finite doubles, 1 to 256 of them. A final measurement gives every objective of the study; others may be
-        added and are kept.
+        """Metric by name: finite doubles, 1 to 256 of them. A final measurement gives every objective and every constrained metric of
+        the study; others may be added and are kept.
         """
 
     @_builtins.property
@@ -209,7 +209,7 @@ class Suggestion(_message.Message):
     """More about it, for people; for FALLBACK the cause."""
     @_builtins.property
     def predictions(self) -> _containers.MessageMap[_builtins.str, Global___Prediction]:
-        """By objective: what the model expected. Only when `source` is MODEL."""
+        """By objective, and with `gp` by constrained metric: what the model expected. Only when `source` is MODEL."""
 
     def __init__(
         self,

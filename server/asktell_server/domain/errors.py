@@ -16,7 +16,8 @@
     │   ├── SearchSpaceExhausted
     │   ├── TrialNotRunning
     │   ├── ResultConflict         told before, differently
-    │   └── MeasurementConflict    reported before, differently
+    │   ├── MeasurementConflict    reported before, differently
+    │   └── NoModel                nothing has been learned that could be explained
     ├── Aborted
     │   ├── EtagMismatch
     │   └── ConcurrentUpdate       lost a race even after internal retries
@@ -24,7 +25,8 @@
     ├── FeatureNotImplemented      names what was asked for
     ├── Unavailable
     │   ├── Draining
-    │   └── StorageUnavailable
+    │   ├── StorageUnavailable
+    │   └── ComputeUnavailable     a compute process was lost while it worked on the call
     └── RevisionInFuture
 
 Each leaf has a `reason` that programs may rely on, `metadata` (strings) and a message that says what to change.
@@ -184,6 +186,12 @@ class MeasurementConflict(PreconditionFailed):
     reason = "MEASUREMENT_CONFLICT"
 
 
+class NoModel(PreconditionFailed):
+    """The study's algorithm has no model, or too few results for one."""
+
+    reason = "NO_MODEL"
+
+
 class Aborted(AskTellError):
     """Somebody else was faster: read again, then repeat."""
 
@@ -237,6 +245,12 @@ class StorageUnavailable(Unavailable):
     """The database cannot be reached or cannot be written."""
 
     reason = "STORAGE_UNAVAILABLE"
+
+
+class ComputeUnavailable(Unavailable):
+    """A compute process was lost while it worked on the call."""
+
+    reason = "COMPUTE_UNAVAILABLE"
 
 
 class RevisionInFuture(AskTellError):

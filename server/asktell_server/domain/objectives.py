@@ -11,6 +11,7 @@ from asktell_server.domain.errors import Violation
 from asktell_server.domain.space import NAME_RE, NAME_RULE, shown
 
 MAX_OBJECTIVES = 16
+MAX_CONSTRAINTS = 16
 MAX_METRICS = 256
 MAX_ELAPSED_S = 315_576_000_000  # 10,000 years: what a protobuf Duration may hold
 
@@ -37,6 +38,36 @@ class Objective:
     def is_better(self, value: float, than: float) -> bool:
         """Whether `value` is strictly better."""
         return self.sign * value < self.sign * than
+
+
+@dataclass(frozen=True)
+class OutcomeConstraint:
+    """A bound that a metric of a feasible trial keeps: exactly one of `min` and `max`."""
+
+    metric: str
+    min: float | None = None
+    max: float | None = None
+
+    def violation(self, value: float) -> float:
+        """By how much `value` breaks the bound, in units of the metric; at most 0 if it keeps it."""
+        if self.max is not None:
+            return value - self.max
+        assert self.min is not None
+        return self.min - value
+
+    def is_met(self, value: float) -> bool:
+        """Whether `value` keeps the bound."""
+        return self.violation(value) <= 0
+
+    def violations(self) -> Iterator[Violation]:
+        """What is wrong with it, whatever the study."""
+        if not NAME_RE.fullmatch(self.metric):
+            yield Violation("metric", f"must have {NAME_RULE}, not {shown(self.metric)}")
+        if (self.min is None) == (self.max is None):
+            yield Violation("bound", "is required: either min or max")
+        for name, bound in (("min", self.min), ("max", self.max)):
+            if bound is not None and not math.isfinite(bound):
+                yield Violation(name, f"must be a finite number, not {bound}")
 
 
 @dataclass(frozen=True)
@@ -70,13 +101,14 @@ class Measurement:
         if self.elapsed_s is not None and not 0 <= self.elapsed_s <= MAX_ELAPSED_S:
             yield Violation("elapsed", f"must be in [0, {MAX_ELAPSED_S}] s, not {self.elapsed_s} s")
 
-    def final_violations(self, objectives: Sequence[Objective]) -> Iterator[Violation]:
-        """What is wrong with it as the final measurement of a trial with these objectives."""
+    def final_violations(
+        self, objectives: Sequence[Objective], constraints: Sequence[OutcomeConstraint] = ()
+    ) -> Iterator[Violation]:
+        """What is wrong with it as the final measurement of a trial of a study with these objectives and constraints."""
         yield from self.violations()
-        for objective in objectives:
-            if objective.metric not in self.metrics:
+        wanted = [(objective.metric, "an objective") for objective in objectives]
+        wanted += [(constraint.metric, "a constrained metric") for constraint in constraints]
+        for metric, role in wanted:
+            if metric not in self.metrics:
                 given = ", ".join(shown(name) for name in list(self.metrics)[:5]) or "none"
-                yield Violation(
-                    f"metrics[{shown(objective.metric)}]",
-                    f"is missing: it is an objective of the study (given: {given})",
-                )
+                yield Violation(f"metrics[{shown(metric)}]", f"is missing: it is {role} of the study (given: {given})")

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import ClassVar
 
 from asktell_server.domain.errors import Violation
-from asktell_server.domain.objectives import MAX_OBJECTIVES, Objective
-from asktell_server.domain.space import NAME_RE, NAME_RULE, SearchSpace, shown
+from asktell_server.domain.objectives import (
+    MAX_CONSTRAINTS,
+    MAX_OBJECTIVES,
+    Measurement,
+    Objective,
+    OutcomeConstraint,
+)
+from asktell_server.domain.space import (
+    NAME_RE,
+    NAME_RULE,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    NotInDomain,
+    Parameter,
+    ParameterValue,
+    SearchSpace,
+    shown,
+)
 from asktell_server.domain.trial import TrialState
 
 MAX_LABELS = 64
@@ -18,6 +36,9 @@ MAX_TEXT = 16_384
 MAX_REASON = 1024
 LABEL_KEY_CHARACTERS = 63
 LABEL_VALUE_CHARACTERS = 255
+MAX_INITIAL_POINTS = 10_000
+MAX_PRIOR_WIDTH = 10.0
+MAX_TRANSFER_SOURCES = 10
 
 
 class StudyState(Enum):
@@ -94,8 +115,8 @@ class SkoptOptimizer:
 
     def violations(self) -> Iterator[Violation]:
         """What is wrong with the settings."""
-        if not 0 <= self.initial_points <= 10_000:
-            yield Violation("initial_points", f"must be in [0, 10000], not {self.initial_points}")
+        if not 0 <= self.initial_points <= MAX_INITIAL_POINTS:
+            yield Violation("initial_points", f"must be in [0, {MAX_INITIAL_POINTS}], not {self.initial_points}")
         if not math.isfinite(self.xi) or self.xi < 0:
             yield Violation("xi", f"must be finite and at least 0, not {self.xi}")
         if not math.isfinite(self.kappa) or self.kappa <= 0:
@@ -104,12 +125,149 @@ class SkoptOptimizer:
             yield Violation("max_observations", f"must be in [10, 2000] or 0, not {self.max_observations}")
 
 
-Algorithm = RandomSearch | GridSearch | SobolSearch | SkoptOptimizer
+@dataclass(frozen=True)
+class NormalPrior:
+    """A belief about a number: normal around `mean`.
+
+    `width`: standard deviation as a fraction of the parameter's range, or of the logarithm's range if the parameter is log.
+    """
+
+    mean: float
+    width: float
+    kind: ClassVar[str] = "normal"
+
+    def violations(self, parameter: Parameter) -> Iterator[Violation]:
+        """What is wrong with it as a belief about `parameter`, which is free of violations."""
+        if not math.isfinite(self.width) or not 0 < self.width <= MAX_PRIOR_WIDTH:
+            yield Violation("width", f"must be above 0 and at most {MAX_PRIOR_WIDTH:g}, not {self.width}")
+        if isinstance(parameter, CategoricalParameter):
+            yield Violation("", f"needs a float, int or discrete parameter; {shown(parameter.name)} is categorical")
+            return
+        is_whole = isinstance(parameter, IntParameter) and float(self.mean).is_integer()
+        try:
+            parameter.normalized(int(self.mean) if is_whole else self.mean)
+        except NotInDomain as error:
+            yield Violation("mean", str(error))
+
+
+@dataclass(frozen=True)
+class WeightedPrior:
+    """A belief about single values: how likely each is to be the best one, relative to the others.
+
+    Values that are not listed have the least of the weights that are.
+    """
+
+    weights: tuple[tuple[ParameterValue, float], ...]
+    kind: ClassVar[str] = "weighted"
+
+    def violations(self, parameter: Parameter) -> Iterator[Violation]:
+        """What is wrong with it as a belief about `parameter`, which is free of violations."""
+        if not self.weights:
+            yield Violation("weights", "must hold at least one weight")
+        for i, (_, weight) in enumerate(self.weights):
+            if not math.isfinite(weight) or weight <= 0:
+                yield Violation(f"weights[{i}].weight", f"must be finite and above 0, not {weight}")
+        if isinstance(parameter, FloatParameter | IntParameter):
+            yield Violation(
+                "", f"needs a discrete or categorical parameter; {shown(parameter.name)} is {parameter.kind}"
+            )
+            return
+        first: dict[ParameterValue, int] = {}
+        for i, (value, _) in enumerate(self.weights):
+            try:
+                at = first.setdefault(parameter.normalized(value), i)
+            except NotInDomain as error:
+                yield Violation(f"weights[{i}].value", str(error))
+            else:
+                if at != i:
+                    yield Violation(f"weights[{i}].value", f"repeats {shown(value)} of weights[{at}]")
+
+
+@dataclass(frozen=True)
+class OptimumPrior:
+    """What the user believes about where the optimum of one parameter is."""
+
+    parameter: str
+    belief: NormalPrior | WeightedPrior
+
+
+@dataclass(frozen=True)
+class TransferSource:
+    """An earlier study of the same project to learn from: its results up to `revision`, which is 0 until the server sets it."""
+
+    study: str
+    revision: int = 0
+
+
+@dataclass(frozen=True)
+class GpOptimizer:
+    """The server's own Gaussian-process optimizer.
+
+    `initial_points`: trials before the model takes over; 0 means that the server chooses. `cost_metric`: a metric that says
+    what a trial cost; empty if cost does not count. `priors`: beliefs about the optimum, at most one for a parameter.
+    `transfer_sources`: earlier studies to learn from.
+    """
+
+    initial_points: int = 0
+    cost_metric: str = ""
+    priors: tuple[OptimumPrior, ...] = ()
+    transfer_sources: tuple[TransferSource, ...] = ()
+
+    def violations(self) -> Iterator[Violation]:
+        """What is wrong with the settings, whatever the study."""
+        if not 0 <= self.initial_points <= MAX_INITIAL_POINTS:
+            yield Violation("initial_points", f"must be in [0, {MAX_INITIAL_POINTS}], not {self.initial_points}")
+        if self.cost_metric and not NAME_RE.fullmatch(self.cost_metric):
+            yield Violation("cost_metric", f"must have {NAME_RULE}, not {shown(self.cost_metric)}")
+        first: dict[str, int] = {}
+        for i, prior in enumerate(self.priors):
+            at = first.setdefault(prior.parameter, i)
+            if at != i:
+                yield Violation(f"priors[{i}].parameter", f"repeats {shown(prior.parameter)} of priors[{at}]")
+        if len(self.transfer_sources) > MAX_TRANSFER_SOURCES:
+            yield Violation(
+                "transfer_sources", f"must hold at most {MAX_TRANSFER_SOURCES}, not {len(self.transfer_sources)}"
+            )
+            return
+        first = {}
+        for i, source in enumerate(self.transfer_sources):
+            at = first.setdefault(source.study, i)
+            if at != i:
+                yield Violation(
+                    f"transfer_sources[{i}].study", f"repeats {shown(source.study)} of transfer_sources[{at}]"
+                )
+            if source.revision < 0:
+                yield Violation(f"transfer_sources[{i}].revision", f"must be at least 0, not {source.revision}")
+
+    def violations_in(
+        self, space: SearchSpace, objectives: Sequence[Objective], constraints: Sequence[OutcomeConstraint]
+    ) -> Iterator[Violation]:
+        """What of the settings does not go with the rest of the spec."""
+        if self.cost_metric:
+            if len(objectives) > 1:
+                yield Violation("cost_metric", "needs a study with one objective")
+            for role, metrics in (
+                ("an objective", [objective.metric for objective in objectives]),
+                ("a constrained metric", [constraint.metric for constraint in constraints]),
+            ):
+                if self.cost_metric in metrics:
+                    yield Violation("cost_metric", f"{shown(self.cost_metric)} is {role} of the study")
+        for i, prior in enumerate(self.priors):
+            parameter = space.by_name.get(prior.parameter)
+            if parameter is None:
+                yield Violation(f"priors[{i}].parameter", f"{shown(prior.parameter)} is not a parameter of this study")
+            elif not any(True for _ in parameter.violations()):
+                at = f"priors[{i}].{prior.belief.kind}"
+                yield from (violation.under(at) for violation in prior.belief.violations(parameter))
+
+
+Algorithm = RandomSearch | GridSearch | SobolSearch | SkoptOptimizer | GpOptimizer
 ALGORITHM_NAMES: Mapping[type, str] = {
     RandomSearch: "random",
     GridSearch: "grid",
     SobolSearch: "sobol",
     SkoptOptimizer: "skopt",
+    GpOptimizer: "gp",
 }
 
 
@@ -159,7 +317,8 @@ class StudySpec:
 
     space: SearchSpace
     objectives: tuple[Objective, ...]
-    algorithm: Algorithm = field(default_factory=SkoptOptimizer)
+    constraints: tuple[OutcomeConstraint, ...] = field(default=(), kw_only=True)
+    algorithm: Algorithm = field(default_factory=GpOptimizer)
     stopping: StoppingCriteria = field(default_factory=StoppingCriteria)
     trial_policy: TrialPolicy = field(default_factory=TrialPolicy)
     seed: int = 0
@@ -173,6 +332,25 @@ class StudySpec:
     def algorithm_name(self) -> str:
         """Short name of the algorithm."""
         return ALGORITHM_NAMES[type(self.algorithm)]
+
+    @property
+    def transfer_sources(self) -> tuple[TransferSource, ...]:
+        """The earlier studies to learn from."""
+        return self.algorithm.transfer_sources if isinstance(self.algorithm, GpOptimizer) else ()
+
+    def with_revisions(self, revisions: Mapping[str, int]) -> StudySpec:
+        """The spec with a revision, by study, for each transfer source that has none."""
+        if not isinstance(self.algorithm, GpOptimizer) or not self.algorithm.transfer_sources:
+            return self
+        sources = tuple(
+            replace(source, revision=source.revision or revisions.get(source.study, 0))
+            for source in self.algorithm.transfer_sources
+        )
+        return replace(self, algorithm=replace(self.algorithm, transfer_sources=sources))
+
+    def is_feasible(self, measurement: Measurement) -> bool:
+        """Whether a final measurement, which holds every constrained metric, keeps every bound."""
+        return all(constraint.is_met(measurement.metrics[constraint.metric]) for constraint in self.constraints)
 
     def violations(self) -> list[Violation]:
         """Everything that is wrong; paths are relative to the spec."""
@@ -195,26 +373,49 @@ class StudySpec:
                     )
                 )
             first.setdefault(objective.metric, i)
-        found += [v.under(f"algorithm.{self.algorithm_name}") for v in self.algorithm.violations()]
+        found += self._constraint_violations(first)
+        found += [v.under(f"algorithm.{self.algorithm_name}") for v in self._algorithm_violations()]
         found += [v.under("stopping_criteria") for v in self.stopping.violations(len(self.objectives))]
         found += [v.under("trial_policy") for v in self.trial_policy.violations()]
         if self.seed < 0:
             found.append(Violation("seed", f"must be at least 0, not {self.seed}"))
         return found
 
+    def _constraint_violations(self, objectives: Mapping[str, int]) -> Iterator[Violation]:
+        """What is wrong with the constraints beside `objectives`, the place of each objective by its metric."""
+        if len(self.constraints) > MAX_CONSTRAINTS:
+            yield Violation("outcome_constraints", f"must hold at most {MAX_CONSTRAINTS}, not {len(self.constraints)}")
+            return
+        first: dict[str, int] = {}
+        for i, constraint in enumerate(self.constraints):
+            at = f"outcome_constraints[{i}]"
+            yield from (violation.under(at) for violation in constraint.violations())
+            if constraint.metric in objectives:
+                yield Violation(f"{at}.metric", f"{shown(constraint.metric)} is an objective of the study")
+            earlier = first.setdefault(constraint.metric, i)
+            if earlier != i:
+                yield Violation(f"{at}.metric", f"repeats {shown(constraint.metric)} of outcome_constraints[{earlier}]")
+
+    def _algorithm_violations(self) -> Iterator[Violation]:
+        yield from self.algorithm.violations()
+        if isinstance(self.algorithm, GpOptimizer):
+            yield from self.algorithm.violations_in(self.space, self.objectives, self.constraints)
+
     def unimplemented(self) -> list[Violation]:
         """What this release cannot do though the spec is well formed."""
-        if len(self.objectives) > 1 and isinstance(self.algorithm, SkoptOptimizer):
-            return [
-                Violation(
-                    "objectives", "several objectives need an algorithm without a model for now: random, grid or sobol"
-                )
-            ]
-        return []
+        if not isinstance(self.algorithm, SkoptOptimizer):
+            return []
+        found = []
+        if len(self.objectives) > 1:
+            found.append(Violation("objectives", "skopt takes one objective; gp, random, grid and sobol take several"))
+        if self.constraints:
+            found.append(Violation("outcome_constraints", "skopt takes none; gp, random, grid and sobol take them"))
+        return found
 
     def differences(self, other: StudySpec, ignoring: frozenset[str] = frozenset()) -> list[str]:
-        """Names of the fields that differ from `other`, but for those in `ignoring`."""
-        public = {"space": "parameters", "stopping": "stopping_criteria"}
+        """Names of the fields that differ from `other`, but for those in `ignoring` and for revisions that it leaves open."""
+        other = other.with_revisions({source.study: source.revision for source in self.transfer_sources})
+        public = {"space": "parameters", "constraints": "outcome_constraints", "stopping": "stopping_criteria"}
         return [
             public.get(f.name, f.name)
             for f in fields(self)
@@ -252,7 +453,8 @@ class Study:
     """One study as it stands at `revision`.
 
     `next_number` is the number of the next trial. `best_number`, `best_value` and `successes_at_best` (the count of
-    succeeded trials when the best one came) are kept for the stopping criteria of a study with one objective.
+    succeeded trials, feasible or not, when the best one came) are kept for the stopping criteria of a study with one
+    objective. The best trial is feasible: it keeps every outcome constraint.
     """
 
     id: int
@@ -286,10 +488,11 @@ class Study:
         limit = self.spec.stopping.max_trials
         return None if limit == 0 else max(0, limit - self.trials_used)
 
-    def with_result(self, number: int, value: float | None) -> Study:
-        """The study after trial `number` succeeded with `value` of its one objective; counts already include it."""
-        if value is None or len(self.spec.objectives) > 1:
+    def with_result(self, number: int, measurement: Measurement) -> Study:
+        """The study after trial `number` succeeded with `measurement`; counts already include it."""
+        if len(self.spec.objectives) > 1 or not self.spec.is_feasible(measurement):
             return self
+        value = measurement.metrics[self.spec.objective.metric]
         if self.best_value is None or self.spec.objective.is_better(value, self.best_value):
             return replace(
                 self, best_number=number, best_value=value, successes_at_best=self.count(TrialState.SUCCEEDED)

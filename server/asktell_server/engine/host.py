@@ -7,6 +7,8 @@ The three ways to a suggestion, tried in this order:
 3. a model, in a compute process, joined if it is already in the making; when the deadline nears or the process is lost,
    the quasi-random fallback.
 
+Explanations of what a model has learned are made in a compute process, too, after all suggestions.
+
 Results come in through `applied`, after their commit: they cost nothing here but an append, and start the next look-ahead.
 """
 
@@ -15,25 +17,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
-from asktell_server.domain.errors import SearchSpaceExhausted, ServerBusy, StudyNotFound
+from asktell_server.domain.errors import ComputeUnavailable, SearchSpaceExhausted, ServerBusy, StudyNotFound
+from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import Suggestion, Trial
-from asktell_server.engine.hosted import Computation, Held, HostedStudy, Reservation
+from asktell_server.engine.hosted import Computation, Held, HostedStudy, Reservation, SharedExplanation
 from asktell_server.engine.pool import OptimizerFailed, PoolConfig, WorkerLost, WorkerPool
 from asktell_server.observe.metrics import Metrics
-from asktell_server.optimizers.base import Proposal
+from asktell_server.optimizers.base import Proposal, SourceStudy
 from asktell_server.optimizers.registry import create_optimizer
 
 log = structlog.get_logger()
 
 Loader = Callable[[int, int], Awaitable[tuple[Study, list[Trial]] | None]]
 """(study id, revision) -> the study and its trials that changed since; None if the study is gone."""
+
+SourceLoader = Callable[[Study], Awaitable[Sequence[SourceStudy]]]
+"""A study -> the studies that its spec names to learn from, in that order; one that is gone is left out."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class HostConfig:
     `live_studies`: studies held in memory; the one used least recently goes first. `look_ahead`: make the next suggestion
     before it is asked for, `look_ahead_delay_s` after what gave cause for it, so that the reply goes out first. `max_lag`:
     results that a held suggestion may not have seen yet. `max_waiting_asks`: asks that may wait for a model at once; more are
-    refused with SERVER_BUSY.
+    refused with SERVER_BUSY. `max_waiting_explanations`: likewise for explanations.
     """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
@@ -52,20 +58,29 @@ class HostConfig:
     look_ahead_delay_s: float = 0.01
     max_lag: int = 0
     max_waiting_asks: int = 1000
+    max_waiting_explanations: int = 100
+
+
+async def _no_sources(_: Study) -> Sequence[SourceStudy]:
+    return ()
 
 
 class EngineHost:
     """Hosts live optimizers keyed by study. Used from the event loop only."""
 
-    def __init__(self, config: HostConfig, load: Loader, metrics: Metrics) -> None:
+    def __init__(
+        self, config: HostConfig, load: Loader, metrics: Metrics, load_sources: SourceLoader = _no_sources
+    ) -> None:
         self._config = config
         self._load = load
+        self._load_sources = load_sources
         self._metrics = metrics
         self._pool = WorkerPool(config.pool, metrics)
         self._studies: OrderedDict[int, HostedStudy] = OrderedDict()
         self._ids: dict[tuple[str, str], int] = {}
         self._loading: dict[int, asyncio.Task[HostedStudy]] = {}
         self._waiting_asks = 0
+        self._waiting_explanations = 0
 
     async def stop(self) -> None:
         """Ends the compute processes."""
@@ -143,6 +158,39 @@ class EngineHost:
         self._look_ahead_soon(hosted)
         return reservation
 
+    async def explain(self, hosted: HostedStudy, request: ExplainRequest, deadline: float) -> tuple[int, Explanation]:
+        """What the study's model has learned, and the revision up to which; `deadline` is on the clock of `time.monotonic`.
+
+        Equal requests about the same history share one computation. Raises NoModel, ServerBusy (also at the deadline),
+        ComputeUnavailable, OptimizerFailed.
+        """
+        if not hosted.optimizer.explains:
+            hosted.optimizer.explain(request)  # which says so
+        if self._waiting_explanations >= self._config.max_waiting_explanations:
+            raise ServerBusy(f"{self._waiting_explanations} explanations are waiting", retry_delay_s=1.0)
+        revision, key = hosted.applied_revision, (len(hosted.observations), request)
+        shared = hosted.explanations.get(key)
+        if shared is None:
+            made = self._pool.explain(
+                hosted.study.id, hosted.study.spec, tuple(hosted.observations), request, hosted.sources
+            )
+            shared = hosted.explanations[key] = SharedExplanation(made)
+            made.future.add_done_callback(lambda _: hosted.drop_explanation(key, shared))
+        shared.waiters += 1
+        self._waiting_explanations += 1
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                return revision, await asyncio.shield(shared.making.future)
+        except TimeoutError:
+            raise ServerBusy("the explanation was not ready in time", retry_delay_s=1.0) from None
+        except WorkerLost as error:
+            raise ComputeUnavailable(f"the explanation is lost: {error}; try again") from error
+        finally:
+            self._waiting_explanations -= 1
+            shared.waiters -= 1
+            if not shared.waiters and shared.making.withdraw():
+                hosted.drop_explanation(key, shared)
+
     def release(self, reservation: Reservation) -> None:
         """Gives back suggestions that did not get into the database."""
         hosted = self._studies.get(reservation.study_id)
@@ -171,7 +219,8 @@ class EngineHost:
         started = time.perf_counter()
         hosted = self._studies.get(study.id)
         if hosted is None:
-            hosted = HostedStudy(study, create_optimizer(study.spec))
+            sources = await self._load_sources(study) if study.spec.transfer_sources else ()
+            hosted = HostedStudy(study, create_optimizer(study.spec, sources), sources)
             self._studies[study.id] = hosted
             self._ids[study.project, study.name] = study.id
             if hosted.optimizer.uses_results:
@@ -258,7 +307,13 @@ class EngineHost:
             old.future.cancel()  # frees its place in the queue if it has not begun
         number, version, generation = hosted.next_number, hosted.version, hosted.generation
         future = self._pool.submit(
-            hosted.study.id, hosted.study.spec, tuple(hosted.observations), hosted.pending(), number, urgent=urgent
+            hosted.study.id,
+            hosted.study.spec,
+            tuple(hosted.observations),
+            hosted.pending(),
+            number,
+            urgent=urgent,
+            sources=hosted.sources,
         )
         computation = hosted.computation = Computation(number, version, generation, future)
 
@@ -269,6 +324,8 @@ class EngineHost:
                 return
             proposal = finished.result()
             if proposal is not None:
+                if proposal.shortfall:
+                    self._metrics.fell_back(proposal.shortfall)
                 hosted.held = Held(number, version, generation, proposal.suggestion)
 
         future.add_done_callback(done)

@@ -17,13 +17,15 @@ transactions find another next number in the database and are tried again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from asktell_server.domain.explanation import ExplainRequest
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Suggestion, Trial, TrialState
-from asktell_server.optimizers.base import Observation, Optimizer, Proposal
+from asktell_server.engine.pool import Explaining
+from asktell_server.optimizers.base import Observation, Optimizer, Proposal, SourceStudy
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,21 @@ class Computation:
     waiters: int = 0
 
 
+@dataclass
+class SharedExplanation:
+    """An explanation in the making, and how many wait for it."""
+
+    making: Explaining
+    waiters: int = 0
+
+
 class HostedStudy:
     """The image of one study; see the head of this module."""
 
-    def __init__(self, study: Study, optimizer: Optimizer) -> None:
+    def __init__(self, study: Study, optimizer: Optimizer, sources: Sequence[SourceStudy] = ()) -> None:
         self.study = study
         self.optimizer = optimizer
+        self.sources = sources
         self.stale = True
         self.observations: list[Observation] = []
         self.unfinished: dict[int, Point] = {}
@@ -71,6 +82,8 @@ class HostedStudy:
         self.generation = 0
         self.held: Held | None = None
         self.computation: Computation | None = None
+        self.explanations: dict[tuple[int, ExplainRequest], SharedExplanation] = {}
+        """Those in the making, by number of observations and request."""
         self.turn = asyncio.Lock()
         self._applied_revision = 0
         self._seen_revision = 0
@@ -116,6 +129,11 @@ class HostedStudy:
             reservation.first + i in self.reserved for i in range(len(reservation.suggestions))
         ):
             self._void()
+
+    def drop_explanation(self, key: tuple[int, ExplainRequest], shared: SharedExplanation) -> None:
+        """Nobody can join it any more."""
+        if self.explanations.get(key) is shared:
+            del self.explanations[key]
 
     def _void(self) -> None:
         self.generation += 1

@@ -1,5 +1,7 @@
 """Compute processes, each with a queue: a study is pinned to one, so that its model stays warm there.
 
+Jobs are suggestions, of which those that somebody waits for go first, and explanations, which go last.
+
 Processes are spawned, never forked: a fork beside gRPC's threads deadlocks. One thread per process owns the pipe to it. A
 process that dies, or is busy longer than `job_limit_s`, is replaced, and its job fails with WorkerLost.
 """
@@ -14,21 +16,23 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import IntEnum
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import structlog
 
-from asktell_server.domain.errors import SearchSpaceExhausted
+from asktell_server.domain.errors import NoModel, SearchSpaceExhausted
+from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import StudySpec
 from asktell_server.engine import worker
 from asktell_server.observe.metrics import Metrics
-from asktell_server.optimizers.base import Observation, Proposal
+from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
 
 log = structlog.get_logger()
 
@@ -59,11 +63,12 @@ class PoolConfig:
 
 
 class _Lane(IntEnum):
-    """Somebody waits, somebody will ask, somebody may ask: in this order jobs are begun."""
+    """Somebody waits for a trial, will ask for one, may ask for one, wants to know: in this order jobs are begun."""
 
     URGENT = 0
     AHEAD = 1
     WARM_UP = 2
+    EXPLAIN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +78,11 @@ class _Ticket:
     spec: StudySpec
     observations: Sequence[Observation]
     pending: Sequence[Point]
-    number: int  # 0 asks for a warm-up only
-    future: Future[Proposal | None]
+    number: int  # 0 asks for no suggestion: for an explanation or, without a request, for a warm-up
+    future: Future[Any]
     submitted: float
+    sources: Sequence[SourceStudy] = ()
+    request: ExplainRequest | None = None
 
 
 class _Queue:
@@ -134,6 +141,14 @@ def _fail(ticket: _Ticket) -> None:
         ticket.future.set_exception(WorkerLost("the server is stopping"))
 
 
+@dataclass(frozen=True)
+class Explaining:
+    """An explanation in the making. `withdraw` takes it out of the queue and says so, or says that it has begun."""
+
+    future: asyncio.Future[Explanation]
+    withdraw: Callable[[], bool]
+
+
 class WorkerPool:
     """Computes suggestions in processes of their own. Started lazily: no study with a model, no process."""
 
@@ -151,12 +166,27 @@ class WorkerPool:
         number: int,
         *,
         urgent: bool,
+        sources: Sequence[SourceStudy] = (),
     ) -> asyncio.Future[Proposal | None]:
         """Queues the suggestion for trial `number`. The future raises WorkerLost, OptimizerFailed or SearchSpaceExhausted.
 
-        `observations` is the study's whole history; the pool sends what the worker has not seen.
+        `observations` is the study's whole history, `sources` the studies it learns from; the pool sends what the worker has
+        not seen.
         """
-        return self._put(study_id, spec, observations, pending, number, _Lane.URGENT if urgent else _Lane.AHEAD)
+        lane = _Lane.URGENT if urgent else _Lane.AHEAD
+        return _awaitable(self._put(study_id, spec, observations, pending, number, lane, sources))
+
+    def explain(
+        self,
+        study_id: int,
+        spec: StudySpec,
+        observations: Sequence[Observation],
+        request: ExplainRequest,
+        sources: Sequence[SourceStudy] = (),
+    ) -> Explaining:
+        """Queues an explanation behind all else. Its future raises WorkerLost, OptimizerFailed or NoModel."""
+        future = self._put(study_id, spec, observations, (), 0, _Lane.EXPLAIN, sources, request)
+        return Explaining(_awaitable(future), future.cancel)
 
     def hurry(self, study_id: int) -> None:
         """Makes what was queued ahead for a study urgent: somebody waits for it now."""
@@ -165,7 +195,7 @@ class WorkerPool:
     def warm_up(self, study_id: int, spec: StudySpec) -> None:
         """Lets the study's worker load what it will need, unless it has better to do. Returns at once."""
         if self._worker(study_id).queue.is_empty(_Lane.WARM_UP):
-            self._put(study_id, spec, (), (), 0, _Lane.WARM_UP)
+            _awaitable(self._put(study_id, spec, (), (), 0, _Lane.WARM_UP))
 
     def _worker(self, study_id: int) -> _Worker:
         return self._workers[study_id % len(self._workers)]
@@ -178,13 +208,15 @@ class WorkerPool:
         pending: Sequence[Point],
         number: int,
         lane: _Lane,
-    ) -> asyncio.Future[Proposal | None]:
-        future: Future[Proposal | None] = Future()
-        ticket = _Ticket(next(self._order), study_id, spec, observations, pending, number, future, time.perf_counter())
+        sources: Sequence[SourceStudy] = (),
+        request: ExplainRequest | None = None,
+    ) -> Future[Any]:
+        future: Future[Any] = Future()
+        now = time.perf_counter()
+        order = next(self._order)
+        ticket = _Ticket(order, study_id, spec, observations, pending, number, future, now, sources, request)
         self._worker(study_id).put(ticket, lane)
-        wrapped = asyncio.wrap_future(future)
-        wrapped.add_done_callback(_retrieve)
-        return wrapped
+        return future
 
     def process_ids(self) -> list[int]:
         """Ids of the running processes."""
@@ -195,7 +227,13 @@ class WorkerPool:
         await asyncio.gather(*(asyncio.to_thread(w.stop) for w in self._workers))
 
 
-def _retrieve(future: asyncio.Future[Proposal | None]) -> None:
+def _awaitable(future: Future[Any]) -> asyncio.Future[Any]:
+    wrapped = asyncio.wrap_future(future)
+    wrapped.add_done_callback(_retrieve)
+    return wrapped
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
     """Marks an error as seen: nobody may be waiting for work done ahead."""
     if not future.cancelled():
         future.exception()
@@ -247,14 +285,14 @@ class _Worker:
             if not ticket.future.set_running_or_notify_cancel():
                 continue
             try:
-                proposal = self._compute(ticket)
+                answer = self._compute(ticket)
             except Exception as error:
                 ticket.future.set_exception(error)
             else:
-                ticket.future.set_result(proposal)
+                ticket.future.set_result(answer)
         self._end_process()
 
-    def _compute(self, ticket: _Ticket) -> Proposal | None:
+    def _compute(self, ticket: _Ticket) -> Proposal | Explanation | None:
         try:
             connection = self._ensure_process()
         except OSError as error:  # out of memory, processes or files
@@ -275,6 +313,8 @@ class _Worker:
             raise
         if answer.exhausted:
             raise SearchSpaceExhausted("study", "every point of the search space is taken")
+        if answer.no_model:
+            raise NoModel("study", answer.no_model)
         if answer.error:
             # What it had added before the error is unknown: begin the study anew next time.
             self._told.pop(ticket.study_id, None)
@@ -282,11 +322,17 @@ class _Worker:
         if answer.proposal is not None:
             for phase, seconds in answer.proposal.phases_s.items():
                 self._metrics.ask_phase(phase, seconds)
-        return answer.proposal
+        return answer.proposal or answer.explanation
 
-    def _job(self, ticket: _Ticket) -> worker.Job | worker.WarmUp:
-        if not ticket.number:
+    def _job(self, ticket: _Ticket) -> worker.Job | worker.WarmUp | worker.Explain:
+        request = ticket.request
+        if not ticket.number and request is None:
             return worker.WarmUp(ticket.study_id, ticket.spec)
+        if request is not None and self._told.get(ticket.study_id, 0) > len(ticket.observations):
+            # What came meanwhile has overtaken it, as all work does: the model at work is not to be given up for it.
+            return worker.Explain(
+                ticket.study_id, ticket.spec, ticket.observations, request, sources=ticket.sources, aside=True
+            )
         have = self._told.pop(ticket.study_id, None)
         forget = []
         while len(self._told) >= self._config.studies_per_worker:
@@ -294,14 +340,12 @@ class _Worker:
         if have is not None and have > len(ticket.observations):
             have = None  # a job that was queued before a later one ran
         self._told[ticket.study_id] = len(ticket.observations)
-        return worker.Job(
-            ticket.study_id,
-            ticket.spec if have is None else None,
-            ticket.observations[have or 0 :],
-            ticket.pending,
-            ticket.number,
-            forget,
-        )
+        spec = ticket.spec if have is None else None
+        sources = ticket.sources if have is None else ()
+        new = ticket.observations[have or 0 :]
+        if request is not None:
+            return worker.Explain(ticket.study_id, spec, new, request, forget, sources)
+        return worker.Job(ticket.study_id, spec, new, ticket.pending, ticket.number, forget, sources)
 
     def _ensure_process(self) -> Connection:
         if self._process is not None and self._connection is not None and self._process.is_alive():

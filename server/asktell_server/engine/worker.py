@@ -1,7 +1,7 @@
 """What runs in a compute process: a loop that keeps optimizers warm and answers one job at a time.
 
-The parent decides what a worker remembers: it sends each study's spec and observations once, then only what is new, and names
-the studies to forget. The worker has no state of its own that the parent could not send again.
+The parent decides what a worker remembers: it sends each study's spec, sources and observations once, then only what is
+new, and names the studies to forget. The worker has no state of its own that the parent could not send again.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from asktell_server.domain.errors import SearchSpaceExhausted
+from asktell_server.domain.errors import NoModel, SearchSpaceExhausted
+from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import StudySpec
-from asktell_server.optimizers.base import Observation, Optimizer, Proposal
+from asktell_server.optimizers.base import Observation, Optimizer, Proposal, SourceStudy
 from asktell_server.optimizers.registry import create_optimizer
 
 
 @dataclass(frozen=True)
 class Job:
-    """One suggestion to compute. `spec` is sent when the worker does not have the study (or is to begin anew)."""
+    """One suggestion to compute. `spec` and `sources` are sent when the worker does not have the study (or is to begin anew)."""
 
     study_id: int
     spec: StudySpec | None
@@ -30,6 +31,7 @@ class Job:
     pending: Sequence[Point]
     number: int
     forget: Sequence[int] = ()
+    sources: Sequence[SourceStudy] = ()
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,28 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
+class Explain:
+    """An explanation to compute. `aside`: `new_observations` is all of a history that the worker is beyond by now; what it has
+    of the study stays as it is.
+    """
+
+    study_id: int
+    spec: StudySpec | None
+    new_observations: Sequence[Observation]
+    request: ExplainRequest
+    forget: Sequence[int] = ()
+    sources: Sequence[SourceStudy] = ()
+    aside: bool = False
+
+
+@dataclass(frozen=True)
 class Answer:
-    """A proposal, or why there is none."""
+    """A proposal or an explanation, or why there is none; `no_model` is the text of a NoModel."""
 
     proposal: Proposal | None = None
+    explanation: Explanation | None = None
     exhausted: bool = False
+    no_model: str = ""
     error: str = ""
 
 
@@ -57,22 +76,36 @@ def run(connection: Connection) -> None:
     optimizers: dict[int, Optimizer] = {}
     while True:
         try:
-            connection.send(_answer(optimizers, connection.recv()))
+            job = connection.recv()
+            connection.send(_answer(optimizers, job))
+            _prepare(optimizers.get(job.study_id), connection)
         except (EOFError, OSError):  # closed, or the parent died while this process was busy
             return
 
 
-def _answer(optimizers: dict[int, Optimizer], job: Job | WarmUp) -> Answer:
+def _prepare(optimizer: Optimizer | None, connection: Connection) -> None:
+    """Lets the optimizer that was used last work ahead, piece by piece, until there is a job again."""
+    try:
+        while optimizer is not None and not connection.poll() and optimizer.prepare():
+            pass
+    except Exception:
+        # The next ask meets the same error, and reports it.
+        return
+
+
+def _answer(optimizers: dict[int, Optimizer], job: Job | WarmUp | Explain) -> Answer:
     try:
         if isinstance(job, WarmUp):
             create_optimizer(job.spec).warm_up()
             return Answer()
         for study_id in job.forget:
             optimizers.pop(study_id, None)
-        if job.spec is not None:
-            optimizers[job.study_id] = create_optimizer(job.spec)
-        optimizer = optimizers[job.study_id]
+        optimizer = optimizers[job.study_id] if job.spec is None else create_optimizer(job.spec, job.sources)
+        if not (isinstance(job, Explain) and job.aside):
+            optimizers[job.study_id] = optimizer
         optimizer.tell(job.new_observations)
+        if isinstance(job, Explain):
+            return Answer(explanation=optimizer.explain(job.request))
         started = time.perf_counter()
         proposal = optimizer.ask(job.number, job.pending)
         if not proposal.phases_s:
@@ -80,5 +113,7 @@ def _answer(optimizers: dict[int, Optimizer], job: Job | WarmUp) -> Answer:
         return Answer(proposal)
     except SearchSpaceExhausted:
         return Answer(exhausted=True)
+    except NoModel as error:
+        return Answer(no_model=error.message)
     except Exception:  # whatever an optimizer raises must reach the parent, not end the process
         return Answer(error=traceback.format_exc())

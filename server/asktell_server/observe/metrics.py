@@ -130,7 +130,7 @@ class Metrics:
         self._look_ahead.labels(outcome).inc()
 
     def fell_back(self, cause: str) -> None:
-        """A model could not answer: "deadline", "worker_lost" or "numerical"."""
+        """A model could not answer as well as it should: "deadline", "worker_lost", "numerical" or "simpler_model"."""
         self._fallbacks.labels(cause).inc()
 
     def lease_expired(self) -> None:

@@ -35,6 +35,7 @@ class Stream(IntEnum):
     FREE_POINT = 3
     GRID_ORDER = 4
     MODEL = 5
+    FIT = 6
 
 
 def generator(seed: int, number: int, stream: Stream) -> np.random.Generator:

@@ -28,6 +28,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -48,6 +49,28 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Scale:
+    """unit = (s(v) - start) / span for numbers v in [low, high]; s(v) = v, or log(v^2 - quarter) / 2 on a log scale.
+
+    Between the values of a finite parameter this is the curve on which their units lie.
+    """
+
+    log: bool
+    start: float
+    span: float
+    low: float
+    high: float
+    quarter: float = 0.0
+
+    def unit(self, number: float) -> float:
+        """The unit of the number in [low, high] that is nearest."""
+        number = min(max(number, self.low), self.high)
+        if self.log:
+            number = 0.5 * math.log(number * number - self.quarter) if self.quarter else math.log(number)
+        return min(max((number - self.start) / self.span, 0.0), 1.0)
+
+
 class Column(ABC):
     """unit <-> value of one parameter."""
 
@@ -58,6 +81,14 @@ class Column(ABC):
     @abstractmethod
     def unit(self, value: ParameterValue) -> float:
         """The code of `value`, in [0, 1]."""
+
+    def edges(self) -> Array:  # (values - 1,)
+        """The units at which one cell ends and the next begins. Only for a finite number of values."""
+        raise TypeError("a continuum has no cells")
+
+    def scale(self) -> Scale:
+        """How units follow numbers. Only for ranges, not for lists of values."""
+        raise TypeError("only a range has a scale")
 
 
 class _SingleValue(Column):
@@ -71,6 +102,9 @@ class _SingleValue(Column):
 
     def unit(self, value: ParameterValue) -> float:  # noqa: ARG002 (the same everywhere)
         return 0.5
+
+    def edges(self) -> Array:
+        return np.empty(0)
 
 
 class _Continuous(Column):
@@ -99,6 +133,9 @@ class _Continuous(Column):
             return 1.0
         return min(max(((math.log(number) if self._log else number) - self._start) / self._span, 0.0), 1.0)
 
+    def scale(self) -> Scale:
+        return Scale(log=self._log, start=self._start, span=self._span, low=self._low, high=self._high)
+
 
 class _Steps(Column):
     """min, min + step, ... in cells of equal width."""
@@ -119,6 +156,14 @@ class _Steps(Column):
         # Dividing integers rounds once, also beyond 2^53.
         return (2 * k + 1) / (2 * self._size)
 
+    def edges(self) -> Array:
+        return np.arange(1, self._size) / self._size
+
+    def scale(self) -> Scale:
+        low, high = float(self._parameter.min), float(self._parameter.level(self._size - 1))
+        step = float(self._parameter.step or 1.0)
+        return Scale(log=False, start=low - 0.5 * step, span=self._size * step, low=low, high=high)
+
 
 class _LogInt(Column):
     """Integers on a log scale, each with the cell from half a unit below to half a unit above.
@@ -138,6 +183,14 @@ class _LogInt(Column):
         k = int(value) - self._low
         middle = 0.5 * (math.log1p(k / self._edge) + math.log1p((k + 1) / self._edge))
         return min(middle / self._span, 1.0)
+
+    def edges(self) -> Array:
+        return np.log1p(np.arange(1, self._high - self._low + 1) / self._edge) / self._span
+
+    def scale(self) -> Scale:
+        # The middle of a cell is (log(k - 1/2) + log(k + 1/2)) / 2.
+        low, high = float(self._low), float(self._high)
+        return Scale(log=True, start=math.log(self._edge), span=self._span, low=low, high=high, quarter=0.25)
 
 
 class _Levels(Column):
@@ -163,6 +216,9 @@ class _Levels(Column):
         k = self._index[float(value)]
         return 0.5 * (self._edges[k] + self._edges[k + 1])
 
+    def edges(self) -> Array:
+        return np.array(self._edges[1:-1])
+
 
 class _Choices(Column):
     """Choices in cells of equal width."""
@@ -176,6 +232,9 @@ class _Choices(Column):
 
     def unit(self, value: ParameterValue) -> float:
         return (self._parameter.index[value] + 0.5) / self._size
+
+    def edges(self) -> Array:
+        return np.arange(1, self._size) / self._size
 
 
 def column_of(parameter: Parameter) -> Column:
@@ -209,6 +268,11 @@ class Encoding:
             column.unit(column.value(0.5) if parameter.default is None else parameter.default)
             for parameter, column in zip(space.parameters, self.columns, strict=True)
         ]
+
+    @property
+    def imputed(self) -> Array:  # (d,)
+        """The unit that stands for each parameter where it is not active."""
+        return np.array(self._imputed)
 
     @property
     def dimensions(self) -> int:

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from asktell_server.domain.study import Algorithm, GridSearch, RandomSearch, SkoptOptimizer, SobolSearch, StudySpec
-from asktell_server.optimizers.base import Optimizer
+from asktell_server.domain.study import (
+    Algorithm,
+    GpOptimizer,
+    GridSearch,
+    RandomSearch,
+    SkoptOptimizer,
+    SobolSearch,
+    StudySpec,
+)
+from asktell_server.optimizers.base import Optimizer, SourceStudy
 from asktell_server.optimizers.design import preload as preload
+from asktell_server.optimizers.gp.optimizer import GpAsk
 from asktell_server.optimizers.grid_search import GridAsk
 from asktell_server.optimizers.random_search import RandomAsk
 from asktell_server.optimizers.skopt_optimizer import SkoptAsk
 from asktell_server.optimizers.sobol_search import SobolAsk
 
-OPTIMIZERS: Mapping[type[Algorithm], Callable[[StudySpec], Optimizer]] = {
-    RandomSearch: RandomAsk,
-    GridSearch: GridAsk,
-    SobolSearch: SobolAsk,
-    SkoptOptimizer: SkoptAsk,
+Factory = Callable[[StudySpec, Sequence[SourceStudy]], Optimizer]
+
+
+def _alone(factory: Callable[[StudySpec], Optimizer]) -> Factory:
+    """The factory of an optimizer that learns from no other study."""
+    return lambda spec, sources: factory(spec)  # noqa: ARG005
+
+
+OPTIMIZERS: Mapping[type[Algorithm], Factory] = {
+    RandomSearch: _alone(RandomAsk),
+    GridSearch: _alone(GridAsk),
+    SobolSearch: _alone(SobolAsk),
+    SkoptOptimizer: _alone(SkoptAsk),
+    GpOptimizer: GpAsk,
 }
 
 
-def create_optimizer(spec: StudySpec) -> Optimizer:
-    """A fresh optimizer for a study whose spec is free of violations and of `unimplemented` wishes. Imports no model library."""
-    return OPTIMIZERS[type(spec.algorithm)](spec)
+def create_optimizer(spec: StudySpec, sources: Sequence[SourceStudy] = ()) -> Optimizer:
+    """A fresh optimizer for a study whose spec is free of violations and of `unimplemented` wishes. Imports no model library.
+
+    `sources` are the studies that the spec names to learn from.
+    """
+    return OPTIMIZERS[type(spec.algorithm)](spec, sources)

@@ -84,7 +84,7 @@ class SkoptAsk(DesignedOptimizer):
         except (ValueError, ArithmeticError) as error:
             # What LinAlgError, a matrix with NaN, and an overflow are; SkoptModel raises nothing else.
             cause = f"the model failed: {type(error).__name__}: {error}"[:MAX_CAUSE]
-            return Proposal(self.fallback(number, pending, cause))
+            return Proposal(self.fallback(number, pending, cause), shortfall="numerical")
 
     def _modelled(self, number: int, pending: Sequence[Point], taken: Taken) -> Proposal:
         from asktell_server.optimizers.skopt_model import SkoptModel

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from asktell.names import StudyName
-from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
+from asktell.names import InvalidName, StudyName
+from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, trial_pb2
 from asktell_server.domain import space as domain_space
 from asktell_server.domain.errors import Violation
-from asktell_server.domain.objectives import Direction, Measurement, Objective
+from asktell_server.domain.explanation import ExplainRequest, Explanation, MetricExplanation
+from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
     CategoricalParameter,
     Condition,
@@ -32,7 +33,10 @@ from asktell_server.domain.space import (
 )
 from asktell_server.domain.study import (
     Algorithm,
+    GpOptimizer,
     GridSearch,
+    NormalPrior,
+    OptimumPrior,
     RandomSearch,
     SkoptAcquisition,
     SkoptEstimator,
@@ -42,7 +46,9 @@ from asktell_server.domain.study import (
     Study,
     StudySpec,
     StudyState,
+    TransferSource,
     TrialPolicy,
+    WeightedPrior,
 )
 from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.service.studies import etag
@@ -51,15 +57,17 @@ E = TypeVar("E", bound=Enum)
 Violations = list[Violation]
 
 # What is tried when a study names no algorithm.
-DEFAULT_ALGORITHM = SkoptOptimizer()
+DEFAULT_ALGORITHM = GpOptimizer()
 DEFAULT_RETRIES = TrialPolicy().max_retries
 
 
 # --- proto -> domain -------------------------------------------------------------------------------------------------
 
 
-def read_spec(pb: study_pb2.StudySpec, found: Violations, at: str) -> tuple[StudySpec, frozenset[str]]:
-    """The spec, and the names of the fields that were left to the server."""
+def read_spec(
+    pb: study_pb2.StudySpec, project: str | None, found: Violations, at: str
+) -> tuple[StudySpec, frozenset[str]]:
+    """The spec of a study in `project` (None if that could not be read), and the names of the fields left to the server."""
     left_open = set()
     if pb.algorithm.WhichOneof("kind") is None:
         left_open.add("algorithm")
@@ -70,7 +78,8 @@ def read_spec(pb: study_pb2.StudySpec, found: Violations, at: str) -> tuple[Stud
             tuple(_read_parameter(p, found, f"{at}.parameters[{i}]") for i, p in enumerate(pb.parameters))
         ),
         objectives=tuple(_read_objective(o, found, f"{at}.objectives[{i}]") for i, o in enumerate(pb.objectives)),
-        algorithm=_read_algorithm(pb.algorithm, found, f"{at}.algorithm"),
+        constraints=tuple(_read_constraint(constraint) for constraint in pb.outcome_constraints),
+        algorithm=_read_algorithm(pb.algorithm, project, found, f"{at}.algorithm"),
         stopping=StoppingCriteria(
             max_trials=pb.stopping_criteria.max_trials,
             target=pb.stopping_criteria.target if pb.stopping_criteria.HasField("target") else None,
@@ -85,8 +94,6 @@ def read_spec(pb: study_pb2.StudySpec, found: Violations, at: str) -> tuple[Stud
 def unimplemented(pb: study_pb2.StudySpec, at: str) -> list[Violation]:
     """What the spec asks for that has no counterpart in the domain yet."""
     found = []
-    if pb.outcome_constraints:
-        found.append(Violation(f"{at}.outcome_constraints", "outcome constraints are not supported by this release"))
     if pb.HasField("early_stopping"):
         found.append(Violation(f"{at}.early_stopping", "early-stopping rules are not supported by this release"))
     return found
@@ -173,7 +180,11 @@ def _read_enum(domain: type[E], wire: Any, value: int) -> E | None:
     return domain.__members__.get(name)
 
 
-def _read_algorithm(pb: study_pb2.Algorithm, found: Violations, at: str) -> Algorithm:
+def _read_constraint(pb: study_pb2.OutcomeConstraint) -> OutcomeConstraint:
+    return OutcomeConstraint(pb.metric, pb.min if pb.HasField("min") else None, pb.max if pb.HasField("max") else None)
+
+
+def _read_algorithm(pb: study_pb2.Algorithm, project: str | None, found: Violations, at: str) -> Algorithm:
     kind = pb.WhichOneof("kind")
     if kind == "random":
         return RandomSearch()
@@ -183,6 +194,8 @@ def _read_algorithm(pb: study_pb2.Algorithm, found: Violations, at: str) -> Algo
         return SobolSearch()
     if kind == "skopt":
         return _read_skopt(pb.skopt, found, f"{at}.skopt")
+    if kind == "gp":
+        return _read_gp(pb.gp, project, found, f"{at}.gp")
     return DEFAULT_ALGORITHM
 
 
@@ -210,6 +223,44 @@ def _read_skopt(pb: study_pb2.SkoptOptimizer, found: Violations, at: str) -> Sko
     )
 
 
+def _read_gp(pb: study_pb2.GpOptimizer, project: str | None, found: Violations, at: str) -> GpOptimizer:
+    return GpOptimizer(
+        initial_points=pb.initial_points,
+        cost_metric=pb.cost_metric,
+        priors=tuple(_read_prior(prior, found, f"{at}.priors[{i}]") for i, prior in enumerate(pb.priors)),
+        transfer_sources=tuple(
+            _read_source(source, project, found, f"{at}.transfer_sources[{i}]")
+            for i, source in enumerate(pb.transfer_sources)
+        ),
+    )
+
+
+def _read_prior(pb: study_pb2.GpOptimizer.OptimumPrior, found: Violations, at: str) -> OptimumPrior:
+    kind = pb.WhichOneof("belief")
+    if kind is None:
+        found.append(Violation(f"{at}.belief", "is required: normal or weighted"))
+    if kind == "normal":
+        return OptimumPrior(pb.parameter, NormalPrior(pb.normal.mean, pb.normal.width))
+    weights = (
+        (read_value(pair.value, found, f"{at}.weighted.weights[{i}].value"), pair.weight)
+        for i, pair in enumerate(pb.weighted.weights)
+    )
+    return OptimumPrior(pb.parameter, WeightedPrior(tuple(weights)))
+
+
+def _read_source(
+    pb: study_pb2.GpOptimizer.TransferSource, project: str | None, found: Violations, at: str
+) -> TransferSource:
+    try:
+        name = StudyName.parse(pb.study)
+    except InvalidName as error:
+        found.append(Violation(f"{at}.study", str(error)))
+        return TransferSource(pb.study, pb.revision)
+    if project is not None and name.project != project:
+        found.append(Violation(f"{at}.study", f"must be a study of projects/{project}, not {name}"))
+    return TransferSource(name.study, pb.revision)
+
+
 def _read_policy(pb: study_pb2.TrialPolicy) -> TrialPolicy:
     return TrialPolicy(
         # What is far out of range must still fit a timedelta, to be refused by the domain.
@@ -226,6 +277,11 @@ def read_measurement(pb: trial_pb2.Measurement) -> Measurement:
         step=pb.step if pb.HasField("step") else None,
         elapsed_s=_seconds(pb.elapsed) if pb.HasField("elapsed") else None,
     )
+
+
+def read_explain_request(pb: study_service_pb2.ExplainStudyRequest) -> ExplainRequest:
+    """Which slices are wanted; what is wrong with them is for the domain to say."""
+    return ExplainRequest(tuple(pb.slices), tuple((pair.first, pair.second) for pair in pb.pair_slices), pb.points)
 
 
 def read_states(domain: type[E], wire: Any, values: Iterable[int], found: Violations, at: str) -> list[E]:
@@ -258,7 +314,7 @@ def study_to_proto(study: Study) -> study_pb2.Study:
     """A study as the wire shows it."""
     return study_pb2.Study(
         name=str(StudyName(study.project, study.name)),
-        spec=spec_to_proto(study.spec),
+        spec=spec_to_proto(study.spec, study.project),
         state=_STUDY_STATES[study.state],
         state_reason=study.state_reason,
         description=study.description,
@@ -273,8 +329,8 @@ def study_to_proto(study: Study) -> study_pb2.Study:
     )
 
 
-def spec_to_proto(spec: StudySpec) -> study_pb2.StudySpec:
-    """A spec as the wire shows it, with what the server chose filled in."""
+def spec_to_proto(spec: StudySpec, project: str) -> study_pb2.StudySpec:
+    """The spec of a study in `project` as the wire shows it, with what the server chose filled in."""
     stopping = study_pb2.StoppingCriteria(
         max_trials=spec.stopping.max_trials,
         target=spec.stopping.target,
@@ -289,7 +345,8 @@ def spec_to_proto(spec: StudySpec) -> study_pb2.StudySpec:
             study_pb2.Objective(metric=o.metric, direction=study_pb2.Objective.Direction.Value(o.direction.value))
             for o in spec.objectives
         ],
-        algorithm=_algorithm_to_proto(spec.algorithm),
+        outcome_constraints=[_constraint_to_proto(constraint) for constraint in spec.constraints],
+        algorithm=_algorithm_to_proto(spec.algorithm, project),
         stopping_criteria=stopping,
         trial_policy=policy,
         seed=spec.seed,
@@ -334,13 +391,24 @@ def _parameter_to_proto(parameter: Parameter) -> search_space_pb2.Parameter:
     return pb
 
 
-def _algorithm_to_proto(algorithm: Algorithm) -> study_pb2.Algorithm:
+def _constraint_to_proto(constraint: OutcomeConstraint) -> study_pb2.OutcomeConstraint:
+    pb = study_pb2.OutcomeConstraint(metric=constraint.metric)
+    if constraint.min is not None:
+        pb.min = constraint.min
+    if constraint.max is not None:
+        pb.max = constraint.max
+    return pb
+
+
+def _algorithm_to_proto(algorithm: Algorithm, project: str) -> study_pb2.Algorithm:
     if isinstance(algorithm, RandomSearch):
         return study_pb2.Algorithm(random=study_pb2.RandomSearch())
     if isinstance(algorithm, GridSearch):
         return study_pb2.Algorithm(grid=study_pb2.GridSearch(points_per_parameter=algorithm.points_per_parameter))
     if isinstance(algorithm, SobolSearch):
         return study_pb2.Algorithm(sobol=study_pb2.SobolSearch())
+    if isinstance(algorithm, GpOptimizer):
+        return study_pb2.Algorithm(gp=_gp_to_proto(algorithm, project))
     return study_pb2.Algorithm(
         skopt=study_pb2.SkoptOptimizer(
             base_estimator=study_pb2.SkoptOptimizer.BaseEstimator.Value(algorithm.base_estimator.value),
@@ -353,6 +421,28 @@ def _algorithm_to_proto(algorithm: Algorithm) -> study_pb2.Algorithm:
             max_observations=algorithm.max_observations,
         )
     )
+
+
+def _gp_to_proto(algorithm: GpOptimizer, project: str) -> study_pb2.GpOptimizer:
+    return study_pb2.GpOptimizer(
+        initial_points=algorithm.initial_points,
+        cost_metric=algorithm.cost_metric,
+        priors=[_prior_to_proto(prior) for prior in algorithm.priors],
+        transfer_sources=[
+            study_pb2.GpOptimizer.TransferSource(study=str(StudyName(project, source.study)), revision=source.revision)
+            for source in algorithm.transfer_sources
+        ],
+    )
+
+
+def _prior_to_proto(prior: OptimumPrior) -> study_pb2.GpOptimizer.OptimumPrior:
+    pb = study_pb2.GpOptimizer.OptimumPrior(parameter=prior.parameter)
+    if isinstance(prior.belief, NormalPrior):
+        pb.normal.mean, pb.normal.width = prior.belief.mean, prior.belief.width
+    else:
+        for value, weight in prior.belief.weights:
+            pb.weighted.weights.add(value=value_to_proto(value), weight=weight)
+    return pb
 
 
 def value_to_proto(value: ParameterValue) -> search_space_pb2.ParameterValue:
@@ -407,6 +497,47 @@ def trial_to_proto(name: StudyName, trial: Trial) -> trial_pb2.Trial:
         if time is not None:
             getattr(pb, field).CopyFrom(_timestamp(time))
     return pb
+
+
+def explanation_to_proto(revision: int, explanation: Explanation) -> study_service_pb2.ExplainStudyResponse:
+    """An explanation as the wire shows it."""
+    return study_service_pb2.ExplainStudyResponse(
+        revision=revision,
+        reference_trial=explanation.reference_trial,
+        metrics=[_metric_explanation_to_proto(metric) for metric in explanation.metrics],
+    )
+
+
+def _metric_explanation_to_proto(explained: MetricExplanation) -> study_service_pb2.MetricExplanation:
+    calibration = explained.calibration
+    return study_service_pb2.MetricExplanation(
+        metric=explained.metric,
+        calibration=study_service_pb2.MetricExplanation.Calibration(
+            observations=calibration.observations,
+            coverage_90=calibration.coverage_90,
+            log_density=calibration.log_density,
+            r_squared=calibration.r_squared,
+        ),
+        importances=[
+            study_service_pb2.MetricExplanation.Importance(
+                parameter=importance.parameter,
+                total_effect=importance.total_effect,
+                lower=importance.lower,
+                upper=importance.upper,
+            )
+            for importance in explained.importances
+        ],
+        slices=[
+            study_service_pb2.MetricExplanation.Slice(
+                parameters=shown.parameters,
+                first_values=map(value_to_proto, shown.first_values),
+                second_values=map(value_to_proto, shown.second_values),
+                means=shown.means,
+                standard_deviations=shown.standard_deviations,
+            )
+            for shown in explained.slices
+        ],
+    )
 
 
 def measurement_to_proto(measurement: Measurement) -> trial_pb2.Measurement:

@@ -17,6 +17,7 @@ from asktell_server.domain.trial import RESULT_STATES, TrialState
 from asktell_server.rpc import convert
 from asktell_server.service import paging
 from asktell_server.service.asking import Asking, ask_violations
+from asktell_server.service.explaining import Explaining
 from asktell_server.service.requests import id_violations
 from asktell_server.service.studies import NewStudy, Studies, stop_violations
 from asktell_server.service.studies import update_violations as update_study_violations
@@ -49,22 +50,27 @@ def _refuse(found: list[Violation]) -> None:
 class Servicer(study_service_pb2_grpc.StudyServiceServicer):
     """Thin: no rule of the domain lives here."""
 
-    def __init__(self, studies: Studies, trials: Trials, asking: Asking, watching: Watching) -> None:
+    def __init__(
+        self, studies: Studies, trials: Trials, asking: Asking, watching: Watching, explaining: Explaining
+    ) -> None:
         self._studies = studies
         self._trials = trials
         self._asking = asking
         self._watching = watching
+        self._explaining = explaining
 
     async def CreateStudy(self, request: study_service_pb2.CreateStudyRequest, context: Context) -> study_pb2.Study:
         found: list[Violation] = []
+        project = None
         try:
             parent = ProjectName.parse(request.parent)
+            project = parent.project
         except InvalidName as error:
             found.append(Violation("parent", str(error)))
             parent = ProjectName("unknown")
         if request.conflict_policy not in study_service_pb2.CreateStudyRequest.ConflictPolicy.values():
             found.append(Violation("conflict_policy", "must be FAIL or USE_EXISTING"))
-        spec, left_open = convert.read_spec(request.study.spec, found, "study.spec")
+        spec, left_open = convert.read_spec(request.study.spec, project, found, "study.spec")
         study = await self._studies.create(
             NewStudy(
                 parent=parent,
@@ -129,6 +135,14 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
                 study=None if seen.study is None else convert.study_to_proto(seen.study),
                 trials=[convert.trial_to_proto(name, trial) for trial in seen.trials],
             )
+
+    async def ExplainStudy(
+        self, request: study_service_pb2.ExplainStudyRequest, context: Context
+    ) -> study_service_pb2.ExplainStudyResponse:
+        wanted = convert.read_explain_request(request)
+        name = _name(StudyName.parse, request.name, "name", lambda: wanted.violations(None))
+        revision, explanation = await self._explaining.explain(name, wanted, context.time_remaining())
+        return convert.explanation_to_proto(revision, explanation)
 
     async def Ask(self, request: study_service_pb2.AskRequest, context: Context) -> study_service_pb2.AskResponse:
         asked = (request.count, request.worker, request.request_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from asktell.names import ProjectName, StudyName, is_id
@@ -24,18 +24,21 @@ from asktell_server.domain.space import shown
 from asktell_server.domain.study import (
     MAX_REASON,
     MAX_TEXT,
+    GpOptimizer,
     Study,
     StudySpec,
     StudyState,
     label_violations,
     text_violations,
 )
-from asktell_server.service import paging, requests
+from asktell_server.service import paging, requests, transfer
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "description")
 _RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int)\.")
+_PARAMETER = re.compile(r"study\.spec\.parameters\[(\d+)\]")
+_PRIOR = "study.spec.algorithm.gp.priors"
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,7 @@ def new_study_violations(new: NewStudy) -> list[Violation]:
                 f"not {shown(new.study_id)}",
             )
         )
-    # Where the front door had to put something in the place of what it could not read, no more can be said of the range.
-    unread = tuple(prefix for v in new.violations for prefix in _RANGE.findall(v.field))
+    unread = tuple(_unread(new))
     named = {v.field for v in new.violations}
     in_spec = [v.under("study.spec") for v in new.spec.violations()]
     found += [v for v in in_spec if v.field not in named and not (unread and v.field.startswith(unread))]
@@ -90,6 +92,21 @@ def new_study_violations(new: NewStudy) -> list[Violation]:
     found += [v.under("study") for v in label_violations(new.labels)]
     found += requests.id_violations(new.request_id)
     return found
+
+
+def _unread(new: NewStudy) -> Iterator[str]:
+    """Prefixes of fields of which no more can be said: the front door put something in the place of what it could not read."""
+    parameters = new.spec.space.parameters
+    for violation in new.violations:
+        yield from _RANGE.findall(violation.field)
+        if violation.field.startswith(_PRIOR) and violation.field.endswith(".belief"):
+            yield violation.field.removesuffix("belief") + "weighted"
+    if isinstance(new.spec.algorithm, GpOptimizer):
+        found = [match for v in new.violations if (match := _PARAMETER.match(v.field))]
+        names = {parameters[int(match[1])].name for match in found}
+        for i, prior in enumerate(new.spec.algorithm.priors):
+            if prior.parameter in names:
+                yield f"{_PRIOR}[{i}].{prior.belief.kind}"
 
 
 def update_violations(paths: Collection[str], labels: Mapping[str, str], description: str) -> list[Violation]:
@@ -126,10 +143,11 @@ class Studies:
         """Creates a study, or returns the one that exists if that is asked for and its spec is equal."""
         violations = new_study_violations(new)
         if violations:
-            raise InvalidArgument(violations)
+            raise InvalidArgument([*violations, *await self._also_wrong(new, violations)])
         missing = [*new.unimplemented, *(v.under("study.spec") for v in new.spec.unimplemented())]
         if missing:
-            raise FeatureNotImplemented(missing)
+            violations = await self._also_wrong(new, ())
+            raise InvalidArgument(violations) if violations else FeatureNotImplemented(missing)
         name = StudyName(new.parent.project, new.study_id)
         scope = f"CreateStudy {new.parent}"
         # What the server chose is no part of the body: a repeat would draw another seed.
@@ -151,13 +169,16 @@ class Studies:
                     raise StudySpecMismatch(str(name), differing)
                 requests.remember(tx, existing.id, scope, new.request_id, body, {}, self._clock())
                 return Change(existing)
+            wrong = transfer.source_violations(tx, name, spec)
+            if wrong:
+                raise InvalidArgument(v.under("study.spec") for v in wrong)
             now = self._clock()
             study = tx.insert_study(
                 Study(
                     id=0,
                     project=name.project,
                     name=name.study,
-                    spec=spec,
+                    spec=transfer.pinned(tx, name.project, spec),
                     state=StudyState.ACTIVE,
                     create_time=now,
                     update_time=now,
@@ -169,6 +190,19 @@ class Studies:
             return Change(study, study)
 
         return await self._commits.run(work)
+
+    async def _also_wrong(self, new: NewStudy, violations: Sequence[Violation]) -> list[Violation]:
+        """What is wrong with the transfer sources of a study that has `violations`."""
+        named = {violation.field for violation in violations}
+        if not new.spec.transfer_sources or not named.isdisjoint(
+            ("parent", "study.spec.algorithm.gp.transfer_sources")
+        ):
+            return []
+        compare = not any(field.startswith(("study.spec.parameters", "study.spec.objectives")) for field in named)
+        name = StudyName(new.parent.project, new.study_id)
+        found = await self._storage.read(lambda tx: transfer.source_violations(tx, name, new.spec, compare=compare))
+        in_request = [violation.under("study.spec") for violation in found]
+        return [violation for violation in in_request if violation.field not in named]
 
     async def get(self, name: StudyName) -> Study:
         """The study."""

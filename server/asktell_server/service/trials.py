@@ -17,12 +17,13 @@ from asktell_server.domain.errors import (
     TrialNotRunning,
     Violation,
 )
-from asktell_server.domain.objectives import Measurement, Objective
+from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.space import ParameterValue
 from asktell_server.domain.study import (
     MAX_REASON,
     MAX_TEXT,
     Study,
+    StudySpec,
     StudyState,
     label_violations,
     text_violations,
@@ -86,12 +87,15 @@ class Advice:
     lease_expire_time: datetime | None = None
 
 
-def tell_violations(result: Result, objectives: Sequence[Objective] = ()) -> list[Violation]:
-    """What is wrong with a result in a study with these objectives; paths are those of TellRequest."""
+def tell_violations(result: Result, spec: StudySpec | None = None) -> list[Violation]:
+    """What is wrong with a result in a study with this spec, if it is known; paths are those of TellRequest."""
     found = [v.under(result.state.value.lower()) for v in text_violations("reason", result.reason, MAX_REASON)]
     if result.measurement is not None:
         succeeded = result.state is TrialState.SUCCEEDED
-        wrong = result.measurement.final_violations(objectives) if succeeded else result.measurement.violations()
+        if succeeded and spec is not None:
+            wrong = result.measurement.final_violations(spec.objectives, spec.constraints)
+        else:
+            wrong = result.measurement.violations()
         found += [v.under("measurement" if succeeded else "pruned.measurement") for v in wrong]
     return found
 
@@ -131,7 +135,7 @@ class Trials:
 
         def work(tx: Transaction) -> Change[tuple[Trial, Study, bool]]:
             study, trial = self._lock(tx, name)
-            violations = [*tell_violations(result, study.spec.objectives), *requests.id_violations(request_id)]
+            violations = [*tell_violations(result, study.spec), *requests.id_violations(request_id)]
             if violations:
                 raise InvalidArgument(violations)
             if requests.recall(tx, scope, request_id, body) is not None:
@@ -311,7 +315,7 @@ class Trials:
         return paging.token((number,), "ListTrials", str(name), sorted(state.name for state in states), full)
 
     async def best(self, name: StudyName, page_size: int, page_token: str) -> tuple[list[Trial], str]:
-        """The best trial, or the Pareto front by number, and the token of the next page."""
+        """The best feasible trial, or the Pareto front of the feasible ones by number, and the token of the next page."""
         size = paging.page_size(page_size)
         query = ("ListBestTrials", str(name))
         at = paging.position(page_token, (int,), *query)
@@ -428,12 +432,16 @@ def _with_results(study: Study, finished: Sequence[Trial]) -> Study:
     """The study with its best trial and its state brought up to date; its counts already include `finished`."""
     for trial in finished:
         if trial.state is TrialState.SUCCEEDED and trial.measurement is not None:
-            study = study.with_result(trial.number, trial.measurement.metrics[study.spec.objective.metric])
+            study = study.with_result(trial.number, trial.measurement)
     return study.completed_if_done()
 
 
 def _pareto_front(study: Study, trials: Sequence[Trial]) -> list[int]:
-    measured = [(trial.number, trial.measurement.metrics) for trial in trials if trial.measurement is not None]
+    measured = [
+        (trial.number, trial.measurement.metrics)
+        for trial in trials
+        if trial.measurement is not None and study.spec.is_feasible(trial.measurement)
+    ]
     values = np.array([[o.sign * metrics[o.metric] for o in study.spec.objectives] for _, metrics in measured])
     return [measured[i][0] for i in pareto.front(values)]
 
@@ -484,7 +492,10 @@ def _new_trial_violations(study: Study, asked: NewTrial) -> list[Violation]:
         if measurement is None:
             found.append(Violation("measurement", "is required for a SUCCEEDED trial"))
         else:
-            found += [v.under("measurement") for v in measurement.final_violations(study.spec.objectives)]
+            found += [
+                v.under("measurement")
+                for v in measurement.final_violations(study.spec.objectives, study.spec.constraints)
+            ]
     elif measurement is not None:
         if asked.state is TrialState.PRUNED:
             found += [v.under("measurement") for v in measurement.violations()]

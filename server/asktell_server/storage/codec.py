@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.domain.objectives import Direction, Measurement, Objective
+from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
     CategoricalParameter,
     Condition,
@@ -30,6 +30,9 @@ from asktell_server.domain.space import (
 from asktell_server.domain.study import (
     ALGORITHM_NAMES,
     Algorithm,
+    GpOptimizer,
+    NormalPrior,
+    OptimumPrior,
     SkoptAcquisition,
     SkoptEstimator,
     SkoptOptimizer,
@@ -37,7 +40,9 @@ from asktell_server.domain.study import (
     Study,
     StudySpec,
     StudyState,
+    TransferSource,
     TrialPolicy,
+    WeightedPrior,
 )
 from asktell_server.domain.trial import Prediction, Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.storage.base import StoredRequest
@@ -46,7 +51,8 @@ from asktell_server.storage.schema import count_column, studies, trials
 Row = dict[str, Any]
 Values = tuple[Any, ...]
 
-SPEC_VERSION = 1
+# Version 1 knew neither outcome constraints nor the algorithm gp; what it wrote is read all the same.
+SPEC_VERSION = 2
 STUDY_COLUMNS = tuple(studies.c)
 TRIAL_COLUMNS = tuple(column for column in trials.c if column.name != "study_id")
 
@@ -104,7 +110,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": value.kind, **plain} if isinstance(value, NormalPrior | WeightedPrior) else plain
     return value
 
 
@@ -115,6 +122,7 @@ def spec_to_text(spec: StudySpec) -> str:
             "version": SPEC_VERSION,
             "parameters": [{"kind": p.kind, **_plain(p)} for p in spec.space.parameters],
             "objectives": _plain(spec.objectives),
+            "constraints": _plain(spec.constraints),
             "algorithm": {"kind": spec.algorithm_name, **_plain(spec.algorithm)},
             "stopping": _plain(spec.stopping),
             "trial_policy": _plain(spec.trial_policy),
@@ -128,9 +136,9 @@ def spec_to_text(spec: StudySpec) -> str:
 def spec_from_text(text: str) -> StudySpec:
     """The spec; equal texts share one object. Raises StorageUnavailable if a newer release wrote it."""
     stored = from_json(text)
-    if stored["version"] != SPEC_VERSION:
+    if stored["version"] > SPEC_VERSION:
         raise StorageUnavailable(
-            f"a study's specification has version {stored['version']}, this release reads version {SPEC_VERSION}; "
+            f"a study's specification has version {stored['version']}, this release reads versions up to {SPEC_VERSION}; "
             "use a newer release of the server"
         )
     policy = stored["trial_policy"]
@@ -138,6 +146,7 @@ def spec_from_text(text: str) -> StudySpec:
     return StudySpec(
         space=SearchSpace(tuple(_parameter(item) for item in stored["parameters"])),
         objectives=tuple(Objective(o["metric"], Direction[o["direction"]]) for o in stored["objectives"]),
+        constraints=tuple(OutcomeConstraint(**c) for c in stored.get("constraints", ())),
         algorithm=_algorithm(stored["algorithm"]),
         stopping=StoppingCriteria(**stored["stopping"]),
         trial_policy=TrialPolicy(lease=None if lease is None else timedelta(microseconds=lease), **policy),
@@ -161,7 +170,16 @@ def _algorithm(stored: dict[str, Any]) -> Algorithm:
     if cls is SkoptOptimizer:
         stored["base_estimator"] = SkoptEstimator[stored["base_estimator"]]
         stored["acquisition_function"] = SkoptAcquisition[stored["acquisition_function"]]
+    if cls is GpOptimizer:
+        stored["priors"] = tuple(OptimumPrior(p["parameter"], _belief(p["belief"])) for p in stored["priors"])
+        stored["transfer_sources"] = tuple(TransferSource(**source) for source in stored["transfer_sources"])
     return cls(**stored)
+
+
+def _belief(stored: dict[str, Any]) -> NormalPrior | WeightedPrior:
+    if stored["kind"] == NormalPrior.kind:
+        return NormalPrior(stored["mean"], stored["width"])
+    return WeightedPrior(tuple((value, weight) for value, weight in stored["weights"]))
 
 
 # Studies -----------------------------------------------------------------------------------------------------------

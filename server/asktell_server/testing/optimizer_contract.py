@@ -4,7 +4,7 @@
         algorithm = MyAlgorithm(initial_points=3)
 
 The duties are those of `optimizers/base.py`. Set `asks` lower for an optimizer whose asks are slow, but above its number of
-initial points.
+initial points, and `exhausts` for one that says when it has proposed every point instead of repeating one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from asktell_server.domain.errors import SearchSpaceExhausted
+from asktell_server.domain.errors import NoModel, SearchSpaceExhausted
+from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import (
     CategoricalParameter,
@@ -120,11 +121,44 @@ def assert_lies_in(space: SearchSpace, point: Point) -> None:
             assert type(value) is (int if isinstance(parameter, IntParameter) else float)
 
 
+def explanation_by(optimizer: Optimizer, request: ExplainRequest) -> Explanation | None:
+    """What the optimizer explains; None if it has no model."""
+    assert request.violations(optimizer.spec) == []
+    try:
+        return optimizer.explain(request)
+    except NoModel as error:
+        assert error.subject == "study"  # noqa: PT017 (both answers are allowed)
+        return None
+
+
+def assert_sound(explanation: Explanation, spec: StudySpec) -> None:
+    """Finite numbers in their ranges, importances of what can vary, slices of the right size."""
+    metric = explanation.metrics[0]
+    calibration = metric.calibration
+    assert 0.0 <= calibration.coverage_90 <= 1.0
+    assert calibration.observations > 0
+    assert np.isfinite([calibration.log_density, calibration.r_squared]).all()
+    assert calibration.r_squared <= 1.0
+    assert {i.parameter for i in metric.importances} == {p.name for p in spec.space.parameters if p.cardinality != 1}
+    effects = [importance.total_effect for importance in metric.importances]
+    assert effects == sorted(effects, reverse=True)
+    for importance in metric.importances:
+        assert 0.0 <= importance.lower <= importance.total_effect <= importance.upper <= 1.0
+    for shown in metric.slices:
+        size = len(shown.first_values) * max(1, len(shown.second_values))
+        assert len(shown.means) == len(shown.standard_deviations) == size
+        assert np.isfinite([shown.means, shown.standard_deviations]).all()
+        assert min(shown.standard_deviations) >= 0.0
+
+
 class OptimizerContract:
-    """The duties of an optimizer. `algorithm` is the one under test, `asks` the number of trials of a typical test study."""
+    """The duties of an optimizer. `algorithm` is the one under test, `asks` the number of trials of a typical test study,
+    `exhausts` whether it raises SearchSpaceExhausted when the space is used up.
+    """
 
     algorithm: ClassVar[Algorithm]
     asks: ClassVar[int] = 40
+    exhausts: ClassVar[bool] = False
 
     def spec(self, space: SearchSpace, direction: Direction = Direction.MINIMIZE, seed: int = 7) -> StudySpec:
         """A study of `space` with the algorithm under test."""
@@ -212,8 +246,26 @@ class OptimizerContract:
         assert len(seen) == cardinality
         try:
             assert_lies_in(space, optimizer.ask(cardinality + 1, pending).suggestion.point)
+            assert not self.exhausts
         except SearchSpaceExhausted as error:
             assert error.subject == "study"  # noqa: PT017 (both answers are allowed)
+
+    @pytest.mark.parametrize("space", [MIXED, NESTED], ids=["mixed", "nested"])
+    def test_no_point_twice_while_there_is_room(self, space: SearchSpace) -> None:
+        """In a space that is far from used up no suggestion repeats an observed or a pending point; three are pending."""
+        optimizer = create_optimizer(self.spec(space))
+        pending: list[Point] = []
+        seen = set()
+
+        for number in range(1, self.asks + 1):
+            point = optimizer.ask(number, pending).suggestion.point
+            seen.add(frozen_point(point))
+            pending.append(point)
+            if len(pending) > 3:
+                done = pending.pop(0)
+                optimizer.tell([observation(number, done, TrialState.SUCCEEDED, self.loss(optimizer, done))])
+
+        assert len(seen) == self.asks
 
     def test_pending_points_are_not_proposed(self) -> None:
         """Asks of many workers at once get different points, before and after there is a model."""
@@ -346,6 +398,43 @@ class OptimizerContract:
 
         assert highest.point == lowest.point
         assert [-p.mean for p in highest.predictions.values()] == [p.mean for p in lowest.predictions.values()]
+
+    def test_an_explanation_depends_on_spec_history_and_request_alone(self, observed: list[Observation]) -> None:
+        """An instance that lived through the study explains it as one that replays it, and asks on as if nothing had been."""
+        lived, replayed, silent = (create_optimizer(self.spec(NESTED)) for _ in range(3))
+        request = ExplainRequest(slices=("damping", "momentum"), pairs=(("optimizer", "layers"),), points=4)
+        for told in observed:
+            lived.ask(told.number, [])
+            lived.tell([told])
+        replayed.tell(observed)
+        silent.tell(observed)
+
+        explanations = [explanation_by(o, request) for o in (lived, lived, replayed)]
+
+        assert explanations[0] == explanations[1] == explanations[2]
+        if explanations[0] is not None:
+            assert_sound(explanations[0], lived.spec)
+            assert [shown.parameters for shown in explanations[0].metrics[0].slices] == [
+                ("damping",),
+                ("momentum",),
+                ("optimizer", "layers"),
+            ]
+        assert lived.ask(300, []).suggestion == silent.ask(300, []).suggestion
+
+    @pytest.mark.parametrize("name", HISTORIES)
+    def test_any_history_is_explained_or_too_little(self, name: str) -> None:
+        """Failures only, constants, huge and tiny values: NoModel, or numbers that are finite."""
+        optimizer = create_optimizer(self.spec(MIXED))
+        sampler = create_optimizer(replace(self.spec(MIXED), algorithm=RandomSearch()))
+        assert explanation_by(optimizer, ExplainRequest()) is None
+        for number in range(1, 25):
+            state, value = HISTORIES[name][(number - 1) % len(HISTORIES[name])]
+            optimizer.tell([observation(number, sampler.ask(number, []).suggestion.point, state, value)])
+
+        explanation = explanation_by(optimizer, ExplainRequest(points=3))
+
+        if explanation is not None:
+            assert_sound(explanation, optimizer.spec)
 
     @pytest.mark.parametrize("name", SPACES)
     def test_the_fallback_is_valid_and_says_its_cause(self, name: str) -> None:

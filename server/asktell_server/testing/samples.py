@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from asktell_server.domain.objectives import Direction, Measurement, Objective
+from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
     CategoricalParameter,
     Condition,
@@ -17,7 +17,10 @@ from asktell_server.domain.space import (
 )
 from asktell_server.domain.study import (
     Algorithm,
+    GpOptimizer,
     GridSearch,
+    NormalPrior,
+    OptimumPrior,
     RandomSearch,
     SkoptAcquisition,
     SkoptEstimator,
@@ -27,7 +30,9 @@ from asktell_server.domain.study import (
     Study,
     StudySpec,
     StudyState,
+    TransferSource,
     TrialPolicy,
+    WeightedPrior,
 )
 from asktell_server.domain.trial import Prediction, Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.storage.base import Storage, Transaction
@@ -40,6 +45,16 @@ ALGORITHMS: Sequence[Algorithm] = (
     GridSearch(7),
     SobolSearch(),
     SkoptOptimizer(SkoptEstimator.ET, SkoptAcquisition.GP_HEDGE, 12, 0.0, 1e-300, 2000),
+    GpOptimizer(
+        initial_points=12,
+        cost_metric="seconds",
+        priors=(
+            OptimumPrior("lr", NormalPrior(1e-3, 5e-324)),
+            OptimumPrior("width", NormalPrior(float(-(2**63)), 10.0)),
+            OptimumPrior("act", WeightedPrior(((TEXT, 1e300), (2, 0.5), (2.5, 1.0), (True, 3.0)))),
+        ),
+        transfer_sources=(TransferSource("earlier", 17), TransferSource("0.9_b-c", 0)),
+    ),
 )
 
 
@@ -59,7 +74,8 @@ def full_spec(algorithm: Algorithm | None = None) -> StudySpec:
             )
         ),
         objectives=(Objective("loss", Direction.MINIMIZE), Objective("accuracy", Direction.MAXIMIZE)),
-        algorithm=algorithm or SkoptOptimizer(),
+        constraints=(OutcomeConstraint("latency", max=0.1 + 0.2), OutcomeConstraint("recall", min=-0.0)),
+        algorithm=algorithm or ALGORITHMS[-1],
         stopping=StoppingCriteria(max_trials=100, target=-0.0, max_trials_without_improvement=9),
         trial_policy=TrialPolicy(lease=timedelta(days=3, microseconds=1), max_retries=0),
         seed=INT64_MAX,

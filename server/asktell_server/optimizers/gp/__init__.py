@@ -1,0 +1,12 @@
+"""The project's own Gaussian-process engine, on torch in float64.
+
+    cube.py          the search space as arrays: which coordinates move freely, which take levels, which are active
+    kernel.py        covariance functions over those arrays, with derivatives
+    model.py         hyperparameters, their priors and their fit; the posterior
+    acquisition.py   how much a point promises: values and gradients
+    search.py        the point that promises most
+    explain.py       what the models have learned; explainable.py lends it their posteriors
+    optimizer.py     the optimizer: which results teach what, when to refit, what to propose
+
+Notation is that of docs/notation.md. Importing a module below this package imports torch, except for `optimizer`.
+"""

@@ -1,0 +1,230 @@
+"""Several objectives: by how much a point is expected to enlarge the region that the Pareto front dominates.
+
+The *hypervolume* of a front is the volume of what it dominates inside the box below a reference point. What no point of the front
+dominates is cut into disjoint boxes (l, u]: strips for two objectives, otherwise the boxes that local upper bounds span [1]_. A new
+outcome f gains from each box the part that lies above f, so for independent objectives [2]_ [3]_
+
+    EHVI = sum over boxes of  prod_j  E max(u_j - f_j, 0) - E max(l_j - f_j, 0)
+
+Each expectation is s h((edge - mean) / s) as in expected improvement, and all is done in logarithms, which keeps gradients alive
+where no improvement is in sight [4]_. The front is that of the posterior means at the observed points, not of the measurements,
+so that noise does not enter it: each hyperparameter set has a front of its own.
+
+The boxes number K + 1 for two objectives and a front of K points, about 4 K for three, and then grow with a power of K.
+
+.. [1] R. Lacour, K. Klamroth, C. Fonseca. A box decomposition algorithm to compute the hypervolume indicator. Computers &
+   Operations Research 79 (2017).
+.. [2] K. Yang, M. Emmerich, A. Deutz, T. Baeck. Efficient computation of expected hypervolume improvement using box decomposition
+   algorithms. Journal of Global Optimization 75 (2019).
+.. [3] S. Daulton, M. Balandat, E. Bakshy. Parallel Bayesian optimization of multiple noisy objectives with expected hypervolume
+   improvement. NeurIPS 2021.
+.. [4] S. Ament et al. Unexpected improvements to expected improvement for Bayesian optimization. NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asktell_server.optimizers.encoding import Array
+from asktell_server.optimizers.gp.acquisition import Term
+from asktell_server.optimizers.gp.kernel import Inputs
+from asktell_server.optimizers.gp.model import Posterior
+from asktell_server.optimizers.pareto import front
+from asktell_server.optimizers.safe_math import log_h
+
+MARGIN = 0.1
+"""The reference point lies this much of the front's extent beyond its worst values."""
+THINNEST = 1e-14
+"""Boxes thinner than this, relative to the expectation at their upper edge, count as this thin."""
+
+
+def reference_point(values: Array) -> Array:  # (K, M) smaller is better, K >= 1 -> (M,)
+    """A point somewhat worse than the worst of the front in each objective (after H. Ishibuchi et al., How to specify a reference
+    point in hypervolume calculation for fair performance comparison, Evolutionary Computation 26 (2018)).
+
+    Where the front has no extent, that of all values counts.
+    """
+    best = values[front(values)]
+    worst = best.max(axis=0)
+    extent = worst - best.min(axis=0)
+    everything = np.ptp(values, axis=0)
+    extent = np.where(extent > 1e-9 * everything, extent, everything)
+    return np.asarray(worst + MARGIN * np.where(extent > 0, extent, 1.0))
+
+
+def spread(values: Array, size: int) -> NDArray[np.intp]:  # (K, M) -> (k,)
+    """Up to `size` rows of a front, far from each other: the best of each objective first, then always the farthest.
+
+    Distances are those of the normalised objectives; the rule is that of Gonzalez 1985.
+    """
+    extent = np.ptp(values, axis=0)
+    scaled = (values - values.min(axis=0)) / np.where(extent > 0, extent, 1.0)
+    kept = list(dict.fromkeys(scaled.argmin(axis=0).tolist()))[:size]
+    distance = np.min([np.square(scaled - scaled[i]).sum(axis=1) for i in kept], axis=0)
+    while len(kept) < size and distance.max() > 0:
+        kept.append(int(distance.argmax()))
+        np.minimum(distance, np.square(scaled - scaled[kept[-1]]).sum(axis=1), out=distance)
+    return np.array(kept)
+
+
+def hypervolume_improvement(posteriors: Sequence[Posterior], means: Sequence[Tensor]) -> Term:
+    """The term for several objectives, given the means of each (H, k) at the k points among which the front is."""
+    sets = max(len(mean) for mean in means)
+    values = torch.stack([mean.expand(sets, -1) for mean in means], dim=2).numpy()
+    corners = [undominated_boxes(own, reference_point(own)) for own in values]
+    return LogExpectedHypervolumeImprovement(posteriors, Boxes.of(corners))
+
+
+def undominated_boxes(points: Array, reference: Array) -> tuple[Array, Array]:  # (K, M), (M,) -> 2 x (B, M)
+    """Disjoint boxes, lower and upper corners, that fill what is below `reference` and not dominated by any point.
+
+    Lower corners may be at minus infinity.
+    """
+    points = points[(points < reference).all(axis=1)]
+    points = np.unique(points[front(points)], axis=0) if len(points) else points
+    if len(reference) == 2:
+        # From left to right; below the height of the point to the left.
+        lower = np.column_stack([np.concatenate([[-np.inf], points[:, 0]]), np.full(len(points) + 1, -np.inf)])
+        upper = np.column_stack(
+            [np.concatenate([points[:, 0], reference[:1]]), np.concatenate([reference[1:], points[:, 1]])]
+        )
+        return lower, upper
+    # What is not dominated is what lies below a local upper bound: seen from the other end, it is dominated by these.
+    bounds, _ = _local_upper_bounds(points, reference)
+    lower, upper = _dominated_boxes(-bounds, np.full(len(reference), np.inf))
+    return -upper, -lower
+
+
+def _dominated_boxes(points: Array, reference: Array) -> tuple[Array, Array]:
+    """Disjoint boxes that fill what is below `reference` and dominated by some point ([1]_, equation (2))."""
+    bounds, defining = _local_upper_bounds(points, reference)
+    lower, upper = np.empty_like(bounds), bounds.copy()
+    lower[:, 0], upper[:, 0] = defining[:, 0, 0], reference[0]
+    for j in range(1, len(reference)):
+        lower[:, j] = defining[:, :j, j].max(axis=1)
+    full = (lower < upper).all(axis=1)
+    return lower[full], upper[full]
+
+
+def _local_upper_bounds(points: Array, reference: Array) -> tuple[Array, Array]:  # -> (U, M), (U, M, M)
+    """Corners u of the region that no point dominates: all below some u is free of points; and the points that define each.
+
+    Points are taken in one by one; those bounds above the new point are replaced by up to M each ([1]_, algorithm 1).
+    """
+    size = len(reference)
+    bounds = reference[None].copy()
+    defining = np.full((1, size, size), -np.inf)
+    defining[0, np.arange(size), np.arange(size)] = reference
+    for point in points:
+        above = (bounds > point).all(axis=1)
+        old, old_defining = bounds[above], defining[above]
+        new, new_defining = [bounds[~above]], [defining[~above]]
+        for j in range(size):
+            others = np.delete(old_defining[:, :, j], j, axis=1)
+            kept = point[j] >= others.max(axis=1)
+            moved, moved_defining = old[kept].copy(), old_defining[kept].copy()
+            moved[:, j] = point[j]
+            moved_defining[:, j] = point
+            new.append(moved)
+            new_defining.append(moved_defining)
+        bounds, defining = np.concatenate(new), np.concatenate(new_defining)
+    return bounds, defining
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of H hyperparameter sets, with B places each; `absent` is minus infinity where a set has fewer.
+
+    Boxes share edges, so expectations are computed once for each of the E_j edges of objective j.
+    """
+
+    edges: tuple[Tensor, ...]  # M x (H, E_j), finite
+    lower: tuple[Tensor, ...]  # M x (H, B) which edge, E_j if at minus infinity
+    upper: tuple[Tensor, ...]  # M x (H, B) which edge
+    absent: Tensor  # (H, B)
+
+    @classmethod
+    def of(cls, corners: Sequence[tuple[Array, Array]]) -> Boxes:  # H x 2 x (B_h, M)
+        """From the corners of each set's boxes."""
+        most = max(len(lower) for lower, _ in corners)
+        edges, at_lower, at_upper = [], [], []
+        for j in range(corners[0][0].shape[1]):
+            own = [np.unique(np.concatenate([lower[:, j], upper[:, j]])) for lower, upper in corners]
+            own = [values[np.isfinite(values)] for values in own]
+            width = max(len(values) for values in own)
+            table = np.stack([np.concatenate([values, np.full(width - len(values), values[-1])]) for values in own])
+            at = np.full((2, len(corners), most), width)
+            at[1] = 0
+            for h, (lower, upper) in enumerate(corners):
+                known = np.isfinite(lower[:, j])
+                at[0, h, : len(lower)][known] = np.searchsorted(own[h], lower[known, j])
+                at[1, h, : len(upper)] = np.searchsorted(own[h], upper[:, j])
+            edges.append(torch.from_numpy(table))
+            at_lower.append(torch.from_numpy(at[0]))
+            at_upper.append(torch.from_numpy(at[1]))
+        absent = np.zeros((len(corners), most))
+        for h, (lower, _) in enumerate(corners):
+            absent[h, len(lower) :] = -np.inf
+        return cls(tuple(edges), tuple(at_lower), tuple(at_upper), torch.from_numpy(absent))
+
+
+class LogExpectedHypervolumeImprovement(Term):
+    """log of the mean over hyperparameter sets of the EHVI at the head of this module."""
+
+    def __init__(self, posteriors: Sequence[Posterior], boxes: Boxes) -> None:
+        self._posteriors, self._boxes = posteriors, boxes
+
+    def value(self, inputs: Inputs) -> Tensor:
+        boxes = self._boxes
+        total: Tensor = boxes.absent[:, None]
+        for j, posterior in enumerate(self._posteriors):
+            mean, variance = posterior.predict(inputs)
+            total = total + self._parts(j, mean, variance.sqrt())[0]
+        found: Tensor = torch.logsumexp(total, dim=(0, 2)) - np.log(len(total))
+        return found
+
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        boxes = self._boxes
+        total: Tensor = boxes.absent[:, None]
+        pieces = []
+        for j, posterior in enumerate(self._posteriors):
+            mean, variance, d_mean, d_variance = posterior.predict_with_gradient(inputs)
+            value, by_mean, by_variance = self._parts(j, mean, variance.sqrt())
+            total = total + value
+            pieces.append((by_mean, by_variance, d_mean, d_variance))
+        log_sum = torch.logsumexp(total, dim=(0, 2))
+        share = torch.exp(total - log_sum[:, None])
+        gradient = torch.zeros_like(inputs.x)
+        for by_mean, by_variance, d_mean, d_variance in pieces:
+            gradient += ((share * by_mean).sum(dim=2)[:, :, None] * d_mean).sum(dim=0)
+            gradient += ((share * by_variance).sum(dim=2)[:, :, None] * d_variance).sum(dim=0)
+        return log_sum - np.log(len(total)), gradient
+
+    def _parts(
+        self, j: int, mean: Tensor, deviation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:  # (H, m) -> 3 x (H, m, B)
+        """Objective j's factor of each box: its logarithm, and the derivatives of this by mean and variance."""
+        boxes = self._boxes
+        sets, most = boxes.absent.shape
+        mean, deviation = mean.expand(sets, -1)[:, :, None], deviation.expand(sets, -1)[:, :, None]
+        u = (boxes.edges[j][:, None] - mean) / deviation
+        log_part, slope = log_h(u)
+        # Of the log expectation; the last column is the edge at minus infinity.
+        by_mean = torch.nn.functional.pad(-slope / deviation, (0, 1))
+        by_variance = torch.nn.functional.pad((0.5 - 0.5 * slope * u) / deviation.square(), (0, 1))
+        value = torch.nn.functional.pad(deviation.log() + log_part, (0, 1), value=-torch.inf)
+        shape = (sets, mean.shape[1], most)
+        low, high = boxes.lower[j][:, None].expand(shape), boxes.upper[j][:, None].expand(shape)
+        above = value.gather(2, high)
+        # log(e^above - e^below) and its derivatives.
+        gap = (above - value.gather(2, low)).clamp_min(THINNEST)
+        rest = -torch.expm1(-gap)
+        less = torch.exp(-gap)
+        pulled = [(by.gather(2, high) - less * by.gather(2, low)) / rest for by in (by_mean, by_variance)]
+        return above + rest.log(), pulled[0], pulled[1]

@@ -1,0 +1,247 @@
+"""One metric's model through the life of a study: when it is fitted, on what, and what it says now.
+
+Fitting is the expensive part, so it follows a fixed schedule and runs ahead of need: with n observations of the metric the
+hyperparameters are those fitted on the first m(n) of them (`fitted_length`). What has been observed since then extends the
+Cholesky factor row by row. Nothing depends on when or in which order that is computed, so a model that lived through the study
+and one that replays it agree bit for bit.
+
+A fit looks at no more than `fit_size` observations and a posterior rests on no more than `active_size` of the first m, plus those
+that came since: the best ones, and others spread over the space (`chosen`). That bounds the cost however long the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asktell_server.optimizers.encoding import Array
+from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
+from asktell_server.optimizers.gp.model import Data, Geometry, Posterior, Priors, Trend, fit, prior_mean, sample
+from asktell_server.optimizers.gp.transform import Transform
+from asktell_server.optimizers.safe_math import NumericalError
+
+TrendOf = Callable[[Data], Trend | None]
+"""A trend for these observations: from what is known beforehand, as far as they bear it out."""
+Generator = Callable[[int], np.random.Generator]
+"""m -> the random numbers of the fit on m observations."""
+
+
+def no_trend(_: Data) -> None:
+    """Nothing is known beforehand."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Effort of a model. `fit_size`, `active_size`: see the head of this module; `starts`, `calls`: of the search for
+    hyperparameters; `sets`: hyperparameter sets that are drawn and averaged over up to `averaged` observations, `rounds`: of the
+    Markov chains that draw them; `eager`: up to so many observations a fit sees them all.
+    """
+
+    fit_size: int = 150
+    active_size: int = 400
+    starts: int = 3
+    calls: int = 50
+    sets: int = 6
+    averaged: int = 30
+    rounds: int = 6
+    eager: int = 24
+
+
+def fitted_length(n: int, eager: int) -> int:
+    """m(n): on how many leading observations the hyperparameters for n >= 1 observations are fitted; non-decreasing.
+
+    All of them while there are few; then one step of the schedule m -> m + max(1, min(m // 12, 40)) behind, so that the fit
+    can be done before the ask that needs it comes.
+    """
+    if n <= eager:
+        return n
+    m = eager
+    while (following := m + max(1, min(m // 12, 40))) < n:
+        m = following
+    return m
+
+
+def chosen(
+    x: Array,  # (n, d)
+    y: Array,  # (n,) smaller is better
+    size: int,
+) -> NDArray[np.intp]:  # (k,) increasing
+    """Which `size` of n observations to keep: the best half; for the rest, those farthest from what is kept already.
+
+    The farthest-point rule (Gonzalez 1985) keeps the whole space covered, in O(size n d).
+    """
+    n = len(y)
+    if n <= size:
+        return np.arange(n)
+    by_value = np.argsort(y, kind="stable")
+    kept = by_value[: size // 2].tolist()
+    # Of very many observations a fixed stride is as good a base to choose from.
+    others = by_value[size // 2 :]
+    others = np.sort(others)[:: max(1, len(others) // (8 * size))]
+    distance = np.full(len(others), np.inf)
+    for at in kept:
+        np.minimum(distance, np.square(x[others] - x[at]).sum(axis=1), out=distance)
+    while len(kept) < size:
+        pick = int(np.argmax(distance))
+        kept.append(int(others[pick]))
+        np.minimum(distance, np.square(x[others] - x[others[pick]]).sum(axis=1), out=distance)
+        distance[pick] = -1.0  # never again, even if all that is left repeats what is kept
+    return np.sort(np.array(kept))
+
+
+@dataclass
+class _Base:
+    """What a posterior starts from; `geometry` and `trend_observed` grow with the observations after the first m."""
+
+    m: int
+    geometry: Geometry
+    rows: NDArray[np.intp]  # which of the first m it rests on
+    transform: Transform  # of the first m
+    trend: Trend | None
+    trend_observed: Tensor
+
+
+class MetricModel:
+    """The model of one metric. Observations are only ever added at the end."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        transform: Callable[[Array], Transform],
+        generator: Generator,
+        config: FitConfig,
+        priors: Priors,
+        trend_of: TrendOf = no_trend,
+    ) -> None:
+        self.kernel = kernel
+        self._trend_of = trend_of
+        self._transform_of, self._generator, self._config, self._priors = transform, generator, config, priors
+        self._inputs: Inputs | None = None
+        self._units: Array = np.empty((0, 0))
+        self._values: Array = np.empty(0)
+        self._errors: Array = np.empty(0)
+        # m -> what was fitted, and why not if it was not
+        self._fits: dict[int, tuple[Hyperparameters, Trend | None, str]] = {}
+        self._base: _Base | None = None
+        self.failure = ""
+        """Why the posterior rests on the prior's hyperparameters; empty if it does not."""
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def add(self, inputs: Inputs, units: Array, values: Array, errors: Array) -> None:
+        """Adds k observations: their inputs, canonical units (k, d), values, and standard errors (0 where unknown)."""
+        first = self._inputs is None
+        self._inputs = inputs if self._inputs is None else self._inputs.joined(inputs)
+        self._units = units if first else np.concatenate([self._units, units])
+        self._values = np.concatenate([self._values, values])
+        self._errors = np.concatenate([self._errors, errors])
+
+    def prepare(self) -> bool:
+        """Does the fit that the next observation's ask will need, if that is not done; returns whether it did anything."""
+        m = fitted_length(len(self) + 1, self._config.eager)
+        if m > len(self) or m in self._fits:
+            return False
+        self._fitted(m)
+        return True
+
+    def posterior(self) -> tuple[Posterior, Transform]:
+        """The posterior given all observations, and the transform to its scale. Raises NumericalError."""
+        n = len(self)
+        assert self._inputs is not None
+        m = fitted_length(n, self._config.eager)
+        base = self._base_at(m) if self._base is None or self._base.m != m else self._base
+        for new in range(m + len(base.geometry) - len(base.rows), n):
+            inputs = self._inputs.rows(slice(new, new + 1))
+            base.geometry = base.geometry.extended(inputs, self._known_variance(base.transform, np.array([new])))
+            if base.trend is not None:
+                base.trend_observed = torch.cat([base.trend_observed, base.trend.value(inputs)])
+        self._base = base
+        transform = self._transform_of(self._values)
+        z = transform.forward(self._values[np.concatenate([base.rows, np.arange(m, n)])])
+        observed = None if base.trend is None else base.trend_observed
+        return Posterior(base.geometry, torch.tensor(z), base.trend, observed), transform
+
+    def _base_at(self, m: int) -> _Base:
+        assert self._inputs is not None
+        y = self._values[:m]
+        rows = chosen(self._units[:m], y, self._config.active_size)
+        transform = self._transform_of(y)
+        inputs, known = self._inputs.rows(torch.from_numpy(rows)), self._known_variance(transform, rows)
+        theta, trend, self.failure = self._fitted(m)
+        try:
+            geometry = Geometry(self.kernel, theta, inputs, known)
+        except NumericalError as error:
+            self.failure = str(error)
+            geometry = Geometry(self.kernel, prior_mean(self.kernel, self._priors), inputs, known)
+        observed = torch.empty(0, dtype=torch.float64) if trend is None else trend.value(inputs)
+        return _Base(m, geometry, rows, transform, trend, observed)
+
+    def all_inputs(self) -> Inputs:
+        """The inputs of every observation."""
+        assert self._inputs is not None
+        return self._inputs
+
+    def units_at(self, rows: NDArray[np.intp]) -> Array:  # (k, d)
+        """Canonical units of some observations."""
+        found: Array = self._units[rows]
+        return found
+
+    def active_units(self) -> Array:  # (k, d)
+        """Canonical units of the observations that the posterior rests on, in its order."""
+        assert self._base is not None
+        kept: Array = self._units[np.concatenate([self._base.rows, np.arange(self._base.m, len(self))])]
+        return kept
+
+    def _known_variance(self, transform: Transform, rows: NDArray[np.intp]) -> Tensor:
+        errors = self._errors[rows]
+        if not errors.any():
+            return torch.zeros(len(rows), dtype=torch.float64)
+        values = self._values[rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.nan_to_num(errors * transform.slope(values), nan=0.0, posinf=1e3)
+        return torch.from_numpy(np.minimum(scaled, 1e3) ** 2)
+
+    def _averaged(self, theta: Hyperparameters, data: Data, m: int) -> Hyperparameters:
+        """The best set, or draws around the best two: few data leave much open, and one set would be too sure of itself."""
+        if m > self._config.averaged:
+            return theta.rows(slice(0, 1))
+        repeated = theta.rows(torch.arange(self._config.sets) % min(2, len(theta)))
+        return sample(self.kernel, data, repeated, self._generator(m), rounds=self._config.rounds, priors=self._priors)
+
+    def _fitted(self, m: int) -> tuple[Hyperparameters, Trend | None, str]:
+        if m not in self._fits:
+            assert self._inputs is not None
+            y = self._values[:m]
+            transform = self._transform_of(y)
+            rows = chosen(self._units[:m], y, self._config.fit_size)
+            at = torch.from_numpy(rows)
+            # Copied into torch's memory: in a product a vector's alignment may decide over the last bits.
+            z = torch.tensor(transform.forward(y)[rows])
+            data = Data(self._inputs.rows(at), z, self._known_variance(transform, rows))
+            failure = ""
+            trend = self._trend_of(data)
+            if trend is not None:
+                data = replace(data, y=data.y - trend.value(data.inputs))
+            try:
+                theta, _ = fit(
+                    self.kernel,
+                    data,
+                    self._generator(m),
+                    starts=self._config.starts,
+                    max_calls=self._config.calls,
+                    priors=self._priors,
+                )
+                theta = self._averaged(theta, data, m)
+            except NumericalError as error:
+                failure = str(error)
+                theta = prior_mean(self.kernel, self._priors)
+            # Of earlier fits none is needed any more.
+            needed = fitted_length(len(self), self._config.eager)
+            self._fits = {k: v for k, v in self._fits.items() if k >= needed} | {m: (theta, trend, failure)}
+        return self._fits[m]

@@ -1,0 +1,332 @@
+"""All that the engine knows of one study: a model for each metric, and from them the next point.
+
+Which trial teaches which model, by how it ended:
+
+    succeeded            objectives, constraints, cost; and that trials succeed there
+    pruned               the objective of its last measurement, if it has one; and that trials succeed there
+    failed, infeasible   that they do not: a model of the label is a term of the acquisition function like a constraint
+
+The acquisition function of one objective is log expected improvement + log P(each constraint is kept) + log P(success) - log
+expected cost + the user's belief; while no feasible result is known, only the probabilities count. Pending points are taken as
+observed with the outcome that the model expects (kriging believer), so that trials in parallel spread out.
+
+If the numerics fail the hyperparameters are replaced by the prior's, once; NumericalError leaves this module only after that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asktell_server.domain.space import Point
+from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.trial import Prediction, TrialState
+from asktell_server.optimizers.base import Observation, SourceStudy
+from asktell_server.optimizers.design import Stream, generator
+from asktell_server.optimizers.encoding import Array, Encoding, Mask
+from asktell_server.optimizers.gp.acquisition import LogExpectedImprovement, LogProbabilityBelow, NegativeMean, Term
+from asktell_server.optimizers.gp.cube import Cube
+from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, spread
+from asktell_server.optimizers.gp.kernel import Inputs, Kernel, Layout
+from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, TrendOf, no_trend
+from asktell_server.optimizers.gp.model import Posterior, Priors
+from asktell_server.optimizers.gp.prior import Belief, LogBelief
+from asktell_server.optimizers.gp.search import Search, SearchConfig
+from asktell_server.optimizers.gp.transfer import Sources, WeightedSources
+from asktell_server.optimizers.gp.transform import (
+    ConstraintTransform,
+    IdentityTransform,
+    LogTransform,
+    ObjectiveTransform,
+    Transform,
+    cut,
+)
+from asktell_server.optimizers.pareto import front
+from asktell_server.optimizers.safe_math import NumericalError
+
+CENTERS = 5
+INCUMBENTS = 64
+WIDE = 20
+LABEL_VARIANCE = 0.25
+"""Added to the variance of the label's model: a handful of failures is no certainty."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The point chosen: its units (d,), predictions by metric, a word about how, seconds by phase.
+
+    `is_simpler`: a model had to make do with the prior's hyperparameters.
+    """
+
+    units: Array
+    predictions: Mapping[str, Prediction]
+    detail: str
+    phases_s: Mapping[str, float]
+    is_simpler: bool
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try. With more than `few` results an ask is to cost little and the search is the `brief` one."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    few: int = 60
+    brief: SearchConfig = field(
+        default_factory=lambda: SearchConfig(anywhere=192, near=128, starts=3, rounds=2, calls=10)
+    )
+    priors: Priors = field(default_factory=Priors)
+
+    @classmethod
+    def of(cls, dimensions: int) -> Effort:
+        """What measured best for a space of D dimensions: the more there are, the longer the data leave much open.
+
+        With more than WIDE the search stays near the best points (a trust region, in spirit that of Eriksson et al. 2019): far from
+        all data of a wide space there is only uncertainty, and the acquisition function would be looking for nothing else.
+        """
+        fit = FitConfig(averaged=min(10 + 4 * dimensions, 60))
+        if dimensions <= WIDE:
+            return cls(fit)
+        local = SearchConfig(anywhere=16, near=512, starts=6, rounds=2, calls=6)
+        return cls(fit, search=local, brief=local)
+
+
+class StudyModel:
+    """The models of one study; observations are only ever added at the end. A pure function of spec, history and arguments."""
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        encoding: Encoding,
+        effort: Effort | None = None,
+        sources: Sequence[SourceStudy] = (),
+    ) -> None:
+        assert isinstance(spec.algorithm, GpOptimizer)
+        self.spec, self.settings = spec, spec.algorithm
+        self.cube = Cube(encoding)
+        self.layout = Layout.of(self.cube)
+        self.effort = effort or Effort.of(self.layout.size)
+        self.kernel = Kernel(self.layout)
+        self._belief = Belief(self.cube, self.layout, self.settings.priors) if self.settings.priors else None
+        trends = Sources(spec, self.cube, self.kernel, self.effort.priors, sources).trend if sources else no_trend
+        self.objectives = [
+            self._model(i, ObjectiveTransform.of, no_trend if i else trends) for i in range(len(spec.objectives))
+        ]
+        self.constraints = [self._model(32 + i, ConstraintTransform.of) for i in range(len(spec.constraints))]
+        self._cost = self._model(64, LogTransform.of) if self.settings.cost_metric else None
+        self._label = self._model(65, lambda _: IdentityTransform())
+        self._failures = 0
+        self._results = 0
+        # Rows of the objectives' models: whether the trial can be the best, and its values, smaller is better.
+        self._eligible: Mask = np.empty(0, dtype=np.bool_)
+        self._values: Array = np.empty((0, len(spec.objectives)))
+
+    def _model(
+        self, channel: int, transform: Callable[[Array], Transform], trend_of: TrendOf = no_trend
+    ) -> MetricModel:
+        def random(m: int) -> np.random.Generator:
+            return generator(self.spec.seed, m << 8 | channel, Stream.FIT)
+
+        return MetricModel(self.kernel, transform, random, self.effort.fit, self.effort.priors, trend_of)
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Adds finished trials to the end of the history."""
+        if not observations:
+            return
+        units = self.cube.encoding.encode_all(o.point for o in observations)
+        active = np.array([self.cube.encoding.activity(o.point) for o in observations])
+        inputs = Inputs.of(self.layout, units, active)
+
+        def add(model: MetricModel, rows: list[int], values: list[float], errors: list[float]) -> None:
+            if rows:
+                model.add(inputs.rows(torch.tensor(rows)), units[rows], np.array(values), np.array(errors))
+
+        def measured(metric: str, rows: Sequence[int]) -> tuple[list[float], list[float]]:
+            found = [observations[i].measurement for i in rows]
+            return (
+                [m.metrics[metric] for m in found if m is not None],
+                [m.standard_errors.get(metric, 0.0) for m in found if m is not None],
+            )
+
+        failed = [o.state in (TrialState.FAILED, TrialState.INFEASIBLE) for o in observations]
+        add(self._label, list(range(len(failed))), [1.0 if f else -1.0 for f in failed], [0.0] * len(failed))
+        self._failures += sum(failed)
+        self._results += len(failed)
+        taught = [i for i, o in enumerate(observations) if o.measurement is not None and not failed[i]]
+
+        def holding(*metrics: str) -> list[int]:
+            return [i for i in taught if all(metric in observations[i].measurement.metrics for metric in metrics)]  # type: ignore[union-attr]
+
+        rows = holding(*(objective.metric for objective in self.spec.objectives))
+        columns = []
+        for objective, model in zip(self.spec.objectives, self.objectives, strict=True):
+            values, errors = measured(objective.metric, rows)
+            columns.append([objective.sign * value for value in values])
+            add(model, rows, columns[-1], errors)
+        self._values = np.concatenate([self._values, np.array(columns).T.reshape(len(rows), len(columns))])
+        self._eligible = np.concatenate([self._eligible, [self._is_eligible(observations[i]) for i in rows]]).astype(
+            np.bool_
+        )
+        for constraint, model in zip(self.spec.constraints, self.constraints, strict=True):
+            rows = holding(constraint.metric)
+            values, errors = measured(constraint.metric, rows)
+            add(model, rows, [cut(constraint.violation(value)) for value in values], errors)
+        if self._cost is not None:
+            rows = holding(self.settings.cost_metric)
+            values, errors = measured(self.settings.cost_metric, rows)
+            kept = [k for k, value in enumerate(values) if value > 0]
+            add(self._cost, [rows[k] for k in kept], [values[k] for k in kept], [errors[k] for k in kept])
+
+    def _is_eligible(self, observation: Observation) -> bool:
+        """Whether a trial can be the best: it succeeded and kept every constraint."""
+        measurement = observation.measurement
+        return (
+            observation.state is TrialState.SUCCEEDED and measurement is not None and self.spec.is_feasible(measurement)
+        )
+
+    def prepare(self) -> bool:
+        """Does one piece of the work that the asks to come will need; False if there is none left."""
+        return any(model.prepare() for model in self._all_models())
+
+    def _all_models(self) -> Iterator[MetricModel]:
+        yield from self.objectives
+        yield from self.constraints
+        if self._cost is not None and len(self._cost):
+            yield self._cost
+        if self._failures:
+            yield self._label
+
+    def choose(
+        self, number: int, pending: Sequence[Point], is_taken: Callable[[Array], bool], free: Array | None
+    ) -> Choice | None:
+        """The best point for trial `number` that is not taken (units (d,) -> bool); None if none was found.
+
+        `free` holds the units of all points that are left, (k, d), where these are few. Raises NumericalError.
+        """
+        started = time.perf_counter()
+        posteriors = [model.posterior() for model in self.objectives]
+        ahead = self._pending_inputs(pending)
+        believed = [_believing(posterior, ahead) for posterior, _ in posteriors]
+        terms = self._terms(believed, ahead)
+        fitted = time.perf_counter()
+        centers = self._centers(posteriors[0][0])
+        effort = self.effort.search if len(self._values) <= self.effort.few else self.effort.brief
+        theta = believed[0].geometry.theta
+        search = Search(
+            self.cube,
+            self.layout,
+            effort,
+            generator(self.spec.seed, number, Stream.MODEL),
+            self._belief,
+            weight=len(theta) * len(believed[0].geometry) * (self.layout.size if self.kernel.is_additive else 1),
+        )
+        found, _ = search.maximize(terms, centers) if free is None else search.best_of(terms, free)
+        units = next((row for row in found if not is_taken(row)), None)
+        if units is None:
+            return None
+        phases = {"fit": fitted - started, "acquisition": time.perf_counter() - fitted}
+        is_simpler = any(model.failure for model in self._all_models())
+        detail = f"{len(self._values)} results{_of_sources(posteriors[0][0])}"
+        if is_simpler:
+            detail += "; hyperparameters of the prior, since none could be fitted"
+        return Choice(units, self._predictions(units, posteriors), detail, phases, is_simpler)
+
+    def _pending_inputs(self, pending: Sequence[Point]) -> Inputs | None:
+        if not pending:
+            return None
+        encoding = self.cube.encoding
+        return Inputs.of(
+            self.layout, encoding.encode_all(pending), np.array([encoding.activity(point) for point in pending])
+        )
+
+    def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None) -> list[Term]:
+        terms: list[Term] = []
+        incumbents = self._incumbents()
+        if len(incumbents):
+            at = self.objectives[0].all_inputs().rows(torch.from_numpy(incumbents))
+            if ahead is not None:
+                at = at.joined(ahead)
+            means = [posterior.predict(at)[0] for posterior in believed]
+            if len(means) == 1:
+                terms.append(LogExpectedImprovement(believed[0], means[0].min(dim=1).values))
+            else:
+                terms.append(hypervolume_improvement(believed, means))
+        for model in self.constraints:
+            if len(model):
+                terms.append(LogProbabilityBelow(model.posterior()[0]))
+        if self._failures:
+            terms.append(LogProbabilityBelow(self._label.posterior()[0], LABEL_VARIANCE))
+        if self._cost is not None and len(self._cost):
+            posterior, transform = self._cost.posterior()
+            assert isinstance(transform, LogTransform)
+            terms.append(NegativeMean(posterior, transform.deviation))
+        if self._belief is not None:
+            terms.append(LogBelief(self._belief, self._results))
+        return terms
+
+    def _incumbents(self) -> NDArray[np.intp]:  # (k,)
+        """Rows of the results among which the best ones are: trials that can be the best, most promising first."""
+        eligible = np.flatnonzero(self._eligible)
+        values = self._values[eligible]
+        if values.shape[1] == 1:
+            return eligible[np.argsort(values[:, 0], kind="stable")[:INCUMBENTS]]
+        return eligible
+
+    def _centers(self, posterior: Posterior) -> Array:  # (k, d)
+        """The best points known: by the model's mean, which is not misled by luck."""
+        model = self.objectives[0]
+        incumbents = self._incumbents()
+        if len(self.objectives) > 1 and len(incumbents):
+            rows = incumbents[front(self._values[incumbents])]
+            return model.units_at(rows[spread(self._values[rows], 2 * CENTERS)])
+        mean, _ = posterior.predict(posterior.geometry.inputs)
+        order = torch.argsort(mean.mean(dim=0), stable=True)[:CENTERS].numpy()
+        best: Array = model.active_units()[order]
+        return best
+
+    def _predictions(self, units: Array, posteriors: Sequence[tuple[Posterior, Transform]]) -> dict[str, Prediction]:
+        canonical, active = self.cube.canonical(units[np.newaxis].copy())
+        inputs = Inputs.of(self.layout, canonical, active)
+        found: dict[str, Prediction] = {}
+        for objective, (posterior, transform) in zip(self.spec.objectives, posteriors, strict=True):
+            mean, deviation = _moments(posterior, transform, inputs)
+            found[objective.metric] = Prediction(objective.sign * mean, deviation)
+        for constraint, model in zip(self.spec.constraints, self.constraints, strict=True):
+            if len(model):
+                violation, deviation = _moments(*model.posterior(), inputs)
+                value = (
+                    constraint.max + violation if constraint.max is not None else (constraint.min or 0.0) - violation
+                )
+                found[constraint.metric] = Prediction(cut(value), deviation)
+        return found
+
+
+def _believing(posterior: Posterior, ahead: Inputs | None) -> Posterior:
+    """The posterior as if each point ahead had brought what is expected of it."""
+    if ahead is None:
+        return posterior
+    return posterior.extended(ahead, torch.zeros(len(ahead), dtype=torch.float64), posterior.predict(ahead)[0])
+
+
+def _of_sources(posterior: Posterior) -> str:
+    """How much earlier studies count, for a person to read."""
+    trend = posterior.trend
+    if not isinstance(trend, WeightedSources):
+        return ""
+    parts = sorted(trend.parts, key=lambda part: -part.weight)[:3]
+    return "; learns from " + ", ".join(f"{part.source.name!r} (weight {part.weight:.2f})" for part in parts)
+
+
+def _moments(posterior: Posterior, transform: Transform, inputs: Inputs) -> tuple[float, float]:
+    """Mean and standard deviation of a metric at one point, on the metric's scale."""
+    mean, variance = posterior.predict(inputs)
+    center = mean.mean(dim=0)
+    spread = variance.mean(dim=0) + mean.var(dim=0, correction=0)
+    if not bool(torch.isfinite(center + spread).all()):
+        raise NumericalError("a prediction is not finite")
+    return transform.prediction(float(center[0]), float(spread[0].sqrt()))

@@ -1,0 +1,181 @@
+"""What the tests of the engine share: studies, models with little effort, inputs and hyperparameters for any space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
+from asktell_server.domain.space import (
+    CategoricalParameter,
+    Condition,
+    DiscreteParameter,
+    FloatParameter,
+    IntParameter,
+    Point,
+    SearchSpace,
+)
+from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.trial import TrialState
+from asktell_server.optimizers.base import Observation
+from asktell_server.optimizers.encoding import Array, Encoding
+from asktell_server.optimizers.gp.cube import Cube
+from asktell_server.optimizers.gp.kernel import MAX_ADDITIVE, Hyperparameters, Inputs, Kernel, Layout
+from asktell_server.optimizers.gp.metric import FitConfig
+from asktell_server.optimizers.gp.model import Geometry, Posterior, Priors
+from asktell_server.optimizers.gp.optimizer import GpAsk
+from asktell_server.optimizers.gp.search import SearchConfig
+from asktell_server.optimizers.gp.study_model import Effort, StudyModel
+from asktell_server.testing.optimizer_contract import MIXED, NESTED, NUMERIC
+
+SQUARE = SearchSpace((FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)))
+# Every kind of dimension, and conditions on all of them.
+RICH = SearchSpace(
+    (
+        FloatParameter("free", -1.0, 1.0),
+        CategoricalParameter("kind", ("a", "b", "c")),
+        FloatParameter("under a", 1e-3, 1.0, log=True, condition=Condition("kind", ("a",))),
+        IntParameter("under a or b", 1, 5, condition=Condition("kind", ("a", "b"))),
+        CategoricalParameter("choice under a", ("p", "q"), condition=Condition("kind", ("a",))),
+        DiscreteParameter("under q", (1.0, 2.0, 8.0), condition=Condition("choice under a", ("q",))),
+    )
+)
+# More dimensions than the kernel's second term has.
+WIDE = SearchSpace(
+    (
+        *RICH.parameters,
+        *(FloatParameter(f"x{i}", 0.0, 1.0) for i in range(MAX_ADDITIVE)),
+    )
+)
+SPACES: Mapping[str, SearchSpace] = {
+    "square": SQUARE,
+    "numeric": NUMERIC,
+    "mixed": MIXED,
+    "nested": NESTED,
+    "rich": RICH,
+    "wide": WIDE,
+}
+LITTLE = Effort(
+    fit=FitConfig(starts=2, calls=8, sets=2, averaged=6, rounds=1),
+    search=SearchConfig(anywhere=48, near=24, starts=2, rounds=2, calls=8),
+)
+"""For tests of what must hold however hard the engine tries."""
+
+
+def study(
+    space: SearchSpace,
+    *,
+    direction: Direction = Direction.MINIMIZE,
+    constraints: Sequence[OutcomeConstraint] = (),
+    seed: int = 3,
+    **settings: Any,
+) -> StudySpec:
+    """A study of `space` with one objective, `loss`."""
+    settings = {"initial_points": 4} | settings
+    return StudySpec(
+        space,
+        (Objective("loss", direction),),
+        constraints=tuple(constraints),
+        algorithm=GpOptimizer(**settings),
+        seed=seed,
+    )
+
+
+def optimizer(spec: StudySpec, history: Sequence[Observation] = (), effort: Effort | None = None) -> GpAsk:
+    """An optimizer that was told `history`, with as much effort as is wished."""
+    made = GpAsk(spec)
+    if effort is not None:
+        made._model = StudyModel(spec, made.encoding, effort)
+    made.tell(history)
+    return made
+
+
+def succeeded(number: int, point: Point, loss: float, errors: float = 0.0, **metrics: float) -> Observation:
+    """A trial that brought `loss` and other metrics."""
+    measurement = Measurement({"loss": loss, **metrics}, {"loss": errors} if errors else {})
+    return Observation(number, point, TrialState.SUCCEEDED, measurement)
+
+
+def failed(number: int, point: Point) -> Observation:
+    """A trial that failed."""
+    return Observation(number, point, TrialState.FAILED)
+
+
+class Scene:
+    """A kernel, hyperparameters, inputs and outcomes for one space, all of them random."""
+
+    def __init__(self, space: SearchSpace, n: int = 12, m: int = 7, sets: int = 2, seed: int = 1) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.cube = Cube(Encoding(space))
+        self.layout = Layout.of(self.cube)
+        self.kernel = Kernel(self.layout)
+        self.priors = Priors()
+        self.table = self.priors.packed(self.kernel)
+        means, _, lower, upper = self.table
+        self.packed = (means + 0.6 * torch.from_numpy(self.rng.standard_normal((sets, len(means))))).clamp(lower, upper)
+        # Noise that leaves sixteen digits room for a comparison to ten of them.
+        self.packed[:, self.layout.size + 2] = torch.from_numpy(self.rng.uniform(-6.0, -2.0, sets))
+        self.theta = Hyperparameters.unpacked(self.packed, self.layout)
+        self.units, self.inputs = self.random_inputs(n)
+        self.new_units, self.new = self.random_inputs(m)
+        self.y = torch.from_numpy(self.rng.standard_normal(n))
+        self.known_variance = torch.from_numpy(self.rng.uniform(0.0, 0.02, n))
+
+    def random_inputs(self, count: int) -> tuple[Array, Inputs]:
+        """Points drawn from the cube."""
+        units, active = self.cube.canonical(self.rng.random((count, self.cube.dimensions)))
+        return units, Inputs.of(self.layout, units, active)
+
+    def geometry(self) -> Geometry:
+        """The factor for the observed points."""
+        return Geometry(self.kernel, self.theta, self.inputs, self.known_variance)
+
+    def posterior(self) -> Posterior:
+        """The posterior given the outcomes."""
+        return Posterior(self.geometry(), self.y)
+
+    def dense(self, theta: Hyperparameters, one: Inputs, other: Inputs) -> Tensor:  # (H, m, n)
+        """The kernel as the head of kernel.py writes it down, entry by entry."""
+        d, p = self.layout.size, self.layout.p
+        found = []
+        for s in range(len(theta)):
+            length, (a, b) = theta.lengthscale[s].exp(), theta.warp[s].exp()
+            parts = []
+            for i in range(p):
+                w, v = (1.0 - (1.0 - x[..., i] ** a[i]) ** b[i] for x in (one.x[:, None], other.x[None]))
+                if i in self.layout.conditional:
+                    on, too = one.active[:, None, i], other.active[None, :, i]
+                    off = ((w - 0.5).sin() * on - (v - 0.5).sin() * too) ** 2
+                    parts.append((off + ((w - 0.5).cos() * on - (v - 0.5).cos() * too) ** 2) / length[i] ** 2)
+                else:
+                    parts.append(((w - v) / length[i]) ** 2)
+            for i in range(d - p):
+                differs = (one.choice[:, None, i] != other.choice[None, :, i]).to(torch.float64)
+                parts.append(differs / length[p + i] ** 2)
+            k = theta.scale[s].exp() * _matern(torch.stack(parts).sum(dim=0))
+            if self.kernel.is_additive:
+                k = k + theta.additive[s].exp() / d * _matern(d * torch.stack(parts)).sum(dim=0)
+            found.append(k)
+        return torch.stack(found)
+
+    def dense_covariance(self, theta: Hyperparameters) -> Tensor:  # (H, n, n)
+        """The covariance of the outcomes, entry by entry."""
+        noise = theta.noise.exp()[:, None] + self.known_variance
+        return self.dense(theta, self.inputs, self.inputs) + torch.diag_embed(noise)
+
+
+def _matern(r2: Tensor) -> Tensor:
+    r = (5.0 * r2).clamp_min(1e-300).sqrt()
+    return (1.0 + r + r * r / 3.0) * torch.exp(-r)
+
+
+def encoded(space: SearchSpace, points: Sequence[Point]) -> tuple[Cube, Array, Inputs]:
+    """Points as the engine takes them."""
+    cube = Cube(Encoding(space))
+    units = cube.encoding.encode_all(points)
+    active = np.array([cube.encoding.activity(point) for point in points])
+    return cube, units, Inputs.of(Layout.of(cube), units, active)

@@ -1,0 +1,240 @@
+"""The terms of the acquisition function: values against Monte Carlo, gradients against differences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from asktell_server.domain.space import FloatParameter, IntParameter, SearchSpace
+from asktell_server.domain.study import NormalPrior, OptimumPrior, WeightedPrior
+from asktell_server.optimizers.gp.acquisition import (
+    LogExpectedImprovement,
+    LogProbabilityBelow,
+    NegativeMean,
+    Term,
+    total,
+    total_and_gradient,
+)
+from asktell_server.optimizers.gp.kernel import EDGE, Inputs
+from asktell_server.optimizers.gp.model import Geometry, Posterior
+from asktell_server.optimizers.gp.prior import Belief, LogBelief
+from asktell_server.optimizers.gp.study_model import _believing
+
+from .support import RICH, SPACES, SQUARE, Scene, encoded
+
+DRAWS = 400_000
+
+
+def drawn(posterior: Posterior, inputs: Inputs, seed: int = 1) -> Tensor:  # (H, DRAWS, m)
+    """Functions drawn from the posterior, at m points together."""
+    mean, covariance = posterior.joint(inputs)
+    factor = torch.linalg.cholesky(covariance + 1e-12 * torch.eye(len(inputs), dtype=torch.float64))
+    normal = torch.from_numpy(np.random.default_rng(seed).standard_normal((len(mean), DRAWS, len(inputs))))
+    return mean[:, None] + normal @ factor.mT
+
+
+def priors(scene: Scene) -> list[OptimumPrior]:
+    """A belief about every parameter of RICH."""
+    found = []
+    for parameter in scene.cube.encoding.space.parameters:
+        if isinstance(parameter, FloatParameter | IntParameter):
+            found.append(OptimumPrior(parameter.name, NormalPrior(float(parameter.max), 0.4)))
+        else:
+            found.append(
+                OptimumPrior(parameter.name, WeightedPrior(((parameter.level(0), 4.0), (parameter.level(1), 1.0))))
+            )
+    return found
+
+
+def terms_of(scene: Scene) -> dict[str, Term]:
+    """One of each kind, and sums."""
+    posterior = scene.posterior()
+    best = posterior.predict(scene.inputs)[0].min(dim=1).values
+    return {
+        "improvement": LogExpectedImprovement(posterior, best),
+        "hopeless improvement": LogExpectedImprovement(posterior, best - 60.0),
+        "sure improvement": LogExpectedImprovement(posterior, best + 60.0),
+        "feasibility": LogProbabilityBelow(posterior),
+        "success": LogProbabilityBelow(posterior, 0.25),
+        "cost": NegativeMean(posterior, 1.7),
+        "belief": LogBelief(Belief(scene.cube, scene.layout, priors(scene)), 3),
+    }
+
+
+def test_expected_improvement_is_the_mean_improvement() -> None:
+    """Over functions drawn from the posteriors of all hyperparameter sets, within four standard errors."""
+    scene = Scene(RICH, sets=3)
+    posterior = scene.posterior()
+    best = posterior.predict(scene.inputs)[0].min(dim=1).values
+
+    found = LogExpectedImprovement(posterior, best).value(scene.new).exp()
+
+    improvement = (best[:, None, None] - drawn(posterior, scene.new)).clamp_min(0.0).flatten(0, 1)
+    error = improvement.std(dim=0) / math.sqrt(len(improvement))
+    assert bool(((found - improvement.mean(dim=0)).abs() < 4 * error + 1e-6).all())
+
+
+@pytest.mark.parametrize("extra", [0.0, 0.25])
+def test_the_probability_is_the_share_of_draws(extra: float) -> None:
+    """Of being at most 0, with the variance that is added."""
+    scene = Scene(RICH, sets=3)
+    posterior = scene.posterior()
+
+    found = LogProbabilityBelow(posterior, extra).value(scene.new).exp()
+
+    draws = drawn(posterior, scene.new)
+    draws += math.sqrt(extra) * torch.from_numpy(np.random.default_rng(2).standard_normal(draws.shape))
+    kept = (draws <= 0).to(torch.float64).flatten(0, 1)
+    error = (found * (1 - found) / len(kept)).sqrt()
+    assert bool(((found - kept.mean(dim=0)).abs() < 4 * error + 1e-6).all())
+
+
+def test_a_believed_pending_point_takes_its_variance() -> None:
+    """As if it had brought the mean: the mean stays everywhere, the variance is that given one more observation."""
+    scene = Scene(RICH)
+    posterior = scene.posterior()
+    ahead = scene.new.rows(slice(0, 2))
+
+    believed = _believing(posterior, ahead)
+
+    theta = scene.theta
+    mean, variance = believed.predict(scene.new)
+    both = scene.inputs.joined(ahead)
+    known = torch.cat([scene.known_variance, torch.zeros(2, dtype=torch.float64)])
+    anew = Posterior(
+        Geometry(scene.kernel, theta, both, known), torch.cat([posterior.y, posterior.predict(ahead)[0]], dim=1)
+    )
+    for found, expected in zip((mean, variance), anew.predict(scene.new), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-8, atol=1e-9)
+    assert torch.allclose(mean, posterior.predict(scene.new)[0], rtol=1e-8, atol=1e-9)
+    assert bool((variance[:, :2] < posterior.predict(ahead)[1]).all())
+    # The variance of draws that agree with the believed value, by conditioning the joint distribution.
+    at, covariance = posterior.joint(scene.new)
+    noise = torch.diag_embed(theta.noise.exp()[:, None].expand(-1, 2))
+    gain = torch.linalg.solve(covariance[:, :2, :2] + noise, covariance[:, :2]).mT
+    assert at.shape == mean.shape
+    left = covariance - gain @ covariance[:, :2]
+    assert torch.allclose(variance, left.diagonal(dim1=1, dim2=2), rtol=1e-7, atol=1e-9)
+    assert _believing(posterior, None) is posterior
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_gradients(name: str) -> None:
+    """Of each term and of their sum, by every unit, in numeric, mixed and conditional spaces."""
+    scene = Scene(SPACES[name], m=3, sets=3)
+    terms = {"sum": list(terms_of(scene).values())} | {key: [term] for key, term in terms_of(scene).items()}
+
+    for key, some in terms.items():
+        value, gradient = total_and_gradient(some, scene.new)
+
+        assert torch.allclose(value, total(some, scene.new), rtol=1e-9, atol=1e-9), key
+        assert gradient.shape == scene.new.x.shape
+        # Along directions in which every unit changes; a weighted belief jumps between levels, which gradients do not move.
+        for _ in range(5):
+            free = scene.cube.is_free[scene.layout.numeric]
+            direction = torch.from_numpy(scene.rng.standard_normal(scene.layout.p) * free)
+
+            def moved(by: float, direction: Tensor = direction, some: list[Term] = some) -> Tensor:
+                return total(some, replace(scene.new, x=scene.new.x + 1e-5 * by * direction))
+
+            expected = (8 * (moved(1) - moved(-1)) - (moved(2) - moved(-2))) / 12e-5
+            found, size = gradient @ direction, 1.0 + value.abs()
+            assert torch.allclose(found / size, expected / size, rtol=1e-5, atol=1e-6), key
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_terms_are_finite_everywhere(name: str) -> None:
+    """At observed points, at corners, and hundreds of deviations from anything that could improve."""
+    scene = Scene(SPACES[name])
+    corners, active = scene.cube.canonical(np.repeat([[0.0], [1.0]], scene.cube.dimensions, axis=1))
+    inputs = scene.inputs.joined(Inputs.of(scene.layout, corners, active))
+    posterior = scene.posterior()
+    hopeless = LogExpectedImprovement(posterior, torch.full((2,), -1e5, dtype=torch.float64))
+
+    for key, term in (terms_of(scene) | {"hopeless": hopeless}).items():
+        value, gradient = term.value_and_gradient(inputs)
+        assert bool(torch.isfinite(value).all()), key
+        assert bool(torch.isfinite(gradient).all()), key
+
+
+def test_a_belief_is_the_product_of_its_priors() -> None:
+    """A normal density and weights, each with maximum 1, to the power of STRENGTH / n; nothing where inactive."""
+    cube, _, inputs = encoded(
+        RICH,
+        [
+            {"free": 0.5, "kind": "c"},
+            {"free": -1.0, "kind": "b", "under a or b": 5},
+            {"free": 0.5, "kind": "b", "under a or b": 2},
+        ],
+    )
+    layout = Scene(RICH).layout
+    belief = Belief(
+        cube,
+        layout,
+        [
+            OptimumPrior("free", NormalPrior(0.5, 0.25)),
+            OptimumPrior("kind", WeightedPrior((("b", 4.0), ("a", 2.0)))),
+            OptimumPrior("under a or b", NormalPrior(5.0, 0.1)),
+        ],
+    )
+
+    one, other = LogBelief(belief, 1).value(inputs), LogBelief(belief, 4).value(inputs)
+
+    # c is not listed: it has the least weight that is.
+    assert float(one[1] - one[0]) == pytest.approx(
+        float(one[0]) / math.log(0.5) * (-0.5 * (0.75 / 0.25) ** 2 - math.log(0.5)), rel=1e-6
+    )
+    assert float(one[2]) < float(one[1])
+    assert torch.allclose(other, one / 4)
+
+
+def test_draws_from_a_belief_are_where_it_is() -> None:
+    """Normal inside the cube, by weight over levels, uniform where nothing is believed."""
+    scene = Scene(RICH)
+    belief = Belief(
+        scene.cube,
+        scene.layout,
+        [
+            OptimumPrior("free", NormalPrior(1.0, 0.01)),
+            OptimumPrior("kind", WeightedPrior((("b", 8.0), ("a", 1.0)))),
+        ],
+    )
+
+    units = belief.sample(np.random.default_rng(1), 4000)
+
+    assert bool(((units >= 0) & (units <= 1)).all())
+    assert float(units[:, 0].min()) > 0.95
+    levels = scene.cube.levels[1]
+    shares = [float(np.mean(units[:, 1] == level)) for level in levels]
+    assert shares == pytest.approx([0.1, 0.8, 0.1], abs=0.03)
+    assert float(units[:, 2].mean()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_belief_at_the_edge_can_be_drawn_from() -> None:
+    """Also if hardly anything of the normal distribution is inside the cube, or its width is next to nothing."""
+    space = SearchSpace((FloatParameter("x", 0.0, 1.0),))
+    scene = Scene(space)
+    for width in (1e-15, 10.0):
+        belief = Belief(scene.cube, scene.layout, [OptimumPrior("x", NormalPrior(0.0, width))])
+
+        units = belief.sample(np.random.default_rng(1), 500)
+
+        assert bool(((units >= 0) & (units <= 1)).all())
+
+
+def test_edges_do_not_break_the_warping() -> None:
+    """Units 0 and 1 are kept from where the warping has no derivative."""
+    scene = Scene(SQUARE)
+    inputs = Inputs.of(scene.layout, np.array([[0.0, 1.0]]), np.ones((1, 2), dtype=np.bool_))
+
+    features = scene.kernel.features(scene.theta, inputs, by_warp=True)
+
+    assert inputs.x.tolist() == [[EDGE, 1.0 - EDGE]]
+    assert features.by_warp is not None
+    for part in (features.z, features.slope, features.by_warp):
+        assert bool(torch.isfinite(part).all())

@@ -1,0 +1,240 @@
+"""When the model of a metric is fitted and on what: a schedule that depends on the history alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asktell_server.optimizers.gp import metric
+from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
+from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, chosen, fitted_length
+from asktell_server.optimizers.gp.model import Geometry, Posterior, Priors, prior_mean
+from asktell_server.optimizers.gp.transform import IdentityTransform, ObjectiveTransform
+from asktell_server.optimizers.safe_math import NumericalError, numerics
+
+from .support import RICH, SQUARE, Scene
+
+EAGER = 5
+CONFIG = replace(FitConfig(), starts=2, calls=6, eager=EAGER)
+
+
+def model(scene: Scene, config: FitConfig = CONFIG, priors: Priors | None = None) -> MetricModel:
+    """An empty model whose fits are random in their own way."""
+    return MetricModel(
+        scene.kernel, ObjectiveTransform.of, lambda m: np.random.default_rng([7, m]), config, priors or Priors()
+    )
+
+
+def add(made: MetricModel, scene: Scene, rows: slice, errors: float = 0.0) -> None:
+    """Tells some of the scene's outcomes."""
+    y = scene.y[rows].numpy()
+    made.add(scene.inputs.rows(rows), scene.units[rows], y, np.full(len(y), errors))
+
+
+def everything(posterior: Posterior) -> list[torch.Tensor]:
+    """All numbers that a posterior holds."""
+    geometry = posterior.geometry
+    return [geometry.theta.packed(), geometry.factor, geometry.inverse_factor, posterior.alpha, posterior.constant]
+
+
+def test_the_schedule() -> None:
+    """m(n) <= n, all of them at first, never falls, and lags by no more than two of its steps of a twelfth or forty."""
+    lengths = [fitted_length(n, 24) for n in range(1, 12_000)]
+
+    assert lengths[:24] == list(range(1, 25))
+    for n, (m, following) in enumerate(pairwise(lengths), 1):
+        assert 1 <= m <= n
+        assert m <= following
+        assert n - m <= 2 * max(1, min(m // 12, 40))
+    # Beyond the eager phase the fit that the next ask needs could begin before the last result came.
+    assert all(m < n for n, m in enumerate(lengths, 1) if n > 24)
+
+
+@pytest.mark.parametrize("size", [1, 2, 10, 31])
+def test_chosen_keeps_the_best_half_and_covers_the_rest(size: int) -> None:
+    """As many as wished, each once, in order; the best half among them; the same each time, ties included."""
+    rng = np.random.default_rng(1)
+    x, y = rng.random((200, 3)), rng.integers(0, 50, 200).astype(np.float64)
+
+    kept = chosen(x, y, size)
+
+    assert len(set(kept.tolist())) == size
+    assert bool((np.diff(kept) > 0).all())
+    best = np.argsort(y, kind="stable")[: size // 2]
+    assert set(best.tolist()) <= set(kept.tolist())
+    assert np.array_equal(kept, chosen(x.copy(), y.copy(), size))
+
+
+def test_chosen_spreads_out() -> None:
+    """Those kept besides the best leave no observation as far from them as the best ones alone would."""
+    rng = np.random.default_rng(2)
+    x = rng.random((300, 2))
+    y = ((x - 0.1) ** 2).sum(axis=1)
+
+    def gap(kept: np.ndarray) -> float:
+        return float(np.sqrt(((x[:, None] - x[None, kept]) ** 2).sum(axis=2)).min(axis=1).max())
+
+    assert gap(chosen(x, y, 40)) < 0.5 * gap(np.argsort(y)[:40])
+    assert np.array_equal(chosen(x, y, 300), np.arange(300))
+    assert np.array_equal(chosen(x, y, 900), np.arange(300))
+
+
+def test_chosen_survives_repeats() -> None:
+    """Points that are all the same are as good as each other, and none is kept twice."""
+    kept = chosen(np.zeros((50, 2)), np.zeros(50), 20)
+
+    assert len(set(kept.tolist())) == 20
+
+
+@pytest.mark.parametrize("prepares", ["never", "always", "at times"])
+def test_replay_is_what_was_lived(prepares: str) -> None:
+    """However the observations came and whatever was prepared in between, the posterior is the same, bit for bit."""
+    scene = Scene(RICH, n=40)
+    rng = np.random.default_rng(3)
+    lived, replayed = model(scene), model(scene)
+
+    with numerics():
+        at = 0
+        while at < 40:
+            more = int(rng.integers(1, 4))
+            add(lived, scene, slice(at, min(at + more, 40)), errors=0.1 * (at % 3))
+            at += more
+            if rng.random() < 0.5:
+                lived.posterior()
+            if prepares == "always" or (prepares == "at times" and rng.random() < 0.3):
+                while lived.prepare():
+                    pass
+        at, rng = 0, np.random.default_rng(3)
+        while at < 40:
+            more = int(rng.integers(1, 4))
+            add(replayed, scene, slice(at, min(at + more, 40)), errors=0.1 * (at % 3))
+            at += more
+            rng.random()
+            if prepares == "at times":
+                rng.random()
+        one, other = lived.posterior()[0], replayed.posterior()[0]
+        mean, variance = one.predict(scene.new)
+        again, variance_again = other.predict(scene.new)
+
+    for a, b in zip(everything(one), everything(other), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(mean, again)
+    assert torch.equal(variance, variance_again)
+
+
+def test_prepared_work_is_the_work_of_the_next_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the eager phase an ask after `prepare` fits nothing; `prepare` says when there is nothing left."""
+    scene = Scene(SQUARE, n=30)
+    made = model(scene)
+    fits: list[int] = []
+    whole = metric.fit
+
+    def counted(kernel: object, data: object, *args: object, **kwargs: object) -> object:
+        fits.append(len(data))
+        return whole(kernel, data, *args, **kwargs)
+
+    monkeypatch.setattr(metric, "fit", counted)
+    with numerics():
+        for n in range(30):
+            add(made, scene, slice(n, n + 1))
+            before = len(fits)
+            made.posterior()
+            assert len(fits) == before or n + 1 <= EAGER + 1
+            while made.prepare():
+                pass
+            assert not made.prepare()
+    assert fits == sorted(set(fits))
+
+
+def test_the_kept_observations_are_those_of_the_posterior() -> None:
+    """Beyond `active_size` the posterior rests on the chosen ones and on those that came since the fit."""
+    scene = Scene(SQUARE, n=40)
+    made = model(scene, replace(CONFIG, active_size=12, fit_size=8))
+    with numerics():
+        add(made, scene, slice(0, 40))
+        posterior, transform = made.posterior()
+
+    m = fitted_length(40, EAGER)
+    kept = chosen(scene.units[:m], scene.y[:m].numpy(), 12).tolist() + list(range(m, 40))
+    assert len(posterior.geometry) == len(kept)
+    assert np.array_equal(made.active_units(), scene.units[kept])
+    assert torch.equal(posterior.y[0], torch.from_numpy(transform.forward(scene.y.numpy()[kept])))
+    assert np.allclose(
+        transform.forward(scene.y.numpy()), ObjectiveTransform.of(scene.y.numpy()).forward(scene.y.numpy())
+    )
+
+
+def test_a_failed_fit_falls_back_on_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says why, and forgets that as soon as a fit succeeds again, whatever was prepared or replayed."""
+    scene = Scene(SQUARE, n=12)
+    whole = metric.fit
+
+    def fragile(kernel: object, data: object, *args: object, **kwargs: object) -> object:
+        if len(data) in (3, 8):
+            raise NumericalError("no hyperparameters give a finite likelihood")
+        return whole(kernel, data, *args, **kwargs)
+
+    monkeypatch.setattr(metric, "fit", fragile)
+    config = replace(CONFIG, eager=100)
+    made = model(scene, config)
+    with numerics():
+        for n in range(1, 13):
+            add(made, scene, slice(n - 1, n))
+            posterior, _ = made.posterior()
+            assert bool(made.failure) == (n in (3, 8))
+            assert bool(torch.isfinite(posterior.predict(scene.new)[0]).all())
+            replayed = model(scene, config)
+            add(replayed, scene, slice(0, n))
+            replayed.posterior()
+            assert replayed.failure == made.failure
+
+
+def test_a_failed_factorisation_falls_back_on_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the fitted hyperparameters give no factor, the prior's do."""
+    scene = Scene(SQUARE, n=6)
+
+    class Fragile(Geometry):
+        def __init__(self, kernel: Kernel, theta: Hyperparameters, *args: Any) -> None:
+            if float(theta.noise[0]) != pytest.approx(float(prior_mean(kernel, Priors()).noise[0])):
+                raise NumericalError("a covariance matrix is not positive definite")
+            super().__init__(kernel, theta, *args)
+
+    monkeypatch.setattr(metric, "Geometry", Fragile)
+    made = model(scene)
+    with numerics():
+        add(made, scene, slice(0, 6))
+        posterior, _ = made.posterior()
+
+    assert "positive definite" in made.failure
+    assert bool(torch.isfinite(posterior.alpha).all())
+
+
+def test_a_tiny_standard_error_pins_the_posterior() -> None:
+    """Of two outcomes at one point the one that is known well is believed, and the fitted noise is not held against it."""
+    scene = Scene(SQUARE, n=20)
+    x = np.concatenate([scene.units, scene.units[:1]])
+    rng = np.random.default_rng(4)
+    y = np.concatenate([rng.standard_normal(20) * 0.5, [2.0]])
+    y[0] = 0.0
+    errors = np.concatenate([np.full(20, 0.5), [1e-6]])
+    made = MetricModel(
+        scene.kernel,
+        lambda _: IdentityTransform(),
+        lambda m: np.random.default_rng(m),
+        replace(CONFIG, eager=50),
+        Priors(),
+    )
+    inputs = Inputs.of(scene.layout, x, np.ones(x.shape, dtype=np.bool_))
+
+    with numerics():
+        made.add(inputs, x, y, errors)
+        posterior, _ = made.posterior()
+        mean, variance = posterior.predict(inputs.rows(slice(0, 1)))
+
+    assert float(mean.mean()) == pytest.approx(2.0, abs=0.1)
+    assert float(variance.mean()) < 0.01

@@ -1,0 +1,202 @@
+"""The search for the point that promises most: it stays in the cube, and finds maxima that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from asktell_server.domain.space import (
+    CategoricalParameter,
+    DiscreteParameter,
+    FloatParameter,
+    IntParameter,
+    SearchSpace,
+)
+from asktell_server.optimizers.encoding import Array, Encoding
+from asktell_server.optimizers.gp.acquisition import Term
+from asktell_server.optimizers.gp.cube import Cube
+from asktell_server.optimizers.gp.kernel import EDGE, Inputs, Layout
+from asktell_server.optimizers.gp.search import Search, SearchConfig
+from asktell_server.optimizers.safe_math import NumericalError
+from asktell_server.testing.optimizer_contract import CATEGORICAL, FINITE, NUMERIC
+
+from ...strategies import spaces
+from .support import RICH, SQUARE
+
+BRIEF = SearchConfig(anywhere=60, near=30, starts=3, rounds=3, calls=25)
+MIXED = SearchSpace(
+    (
+        FloatParameter("x", 0.0, 1.0),
+        IntParameter("n", 1, 40),
+        CategoricalParameter("c", ("a", "b", "c", "d")),
+        FloatParameter("y", 0.0, 1.0),
+        DiscreteParameter("d", (1.0, 2.0, 4.0)),
+    )
+)
+
+
+class Hill(Term):
+    """Highest at one point: minus the squared distance to it, and a cliff for wrong choices. Remembers what it was asked."""
+
+    def __init__(self, top: Array, layout: Layout, choices: Array) -> None:
+        self.top, self.choices = torch.from_numpy(top[layout.numeric]), torch.from_numpy(choices)
+        self.asked: list[Inputs] = []
+
+    def value(self, inputs: Inputs) -> Tensor:
+        """See above."""
+        self.asked.append(inputs)
+        wrong = (inputs.choice != self.choices).to(torch.float64).sum(dim=1)
+        return -((inputs.x - self.top) ** 2).sum(dim=1) - 0.5 * wrong
+
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """See above."""
+        return self.value(inputs), -2.0 * (inputs.x - self.top)
+
+
+class Rough(Term):
+    """Waves in every direction, and no number at all in a part of the cube."""
+
+    def __init__(self, seed: int, dimensions: int) -> None:
+        self.waves = torch.from_numpy(np.random.default_rng(seed).uniform(3, 20, dimensions))
+
+    def value(self, inputs: Inputs) -> Tensor:
+        """See above."""
+        value = (inputs.x * self.waves).sin().sum(dim=1) + inputs.choice.sum(dim=1)
+        return torch.where(inputs.x.sum(dim=1) > 0.8 * inputs.x.shape[1], torch.nan, value)
+
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """See above."""
+        return self.value(inputs), (inputs.x * self.waves).cos() * self.waves
+
+
+def made(space: SearchSpace, seed: int = 1, config: SearchConfig = BRIEF) -> tuple[Search, Cube, Layout]:
+    """A search of a space."""
+    cube = Cube(Encoding(space))
+    layout = Layout.of(cube)
+    return Search(cube, layout, config, np.random.default_rng(seed)), cube, layout
+
+
+def test_it_finds_the_top_of_a_hill() -> None:
+    """Exactly on levels and choices, to many digits where it may move freely, from no hint at all."""
+    top = {"x": 0.3141, "n": 29, "c": "c", "y": 0.0, "d": 4.0}
+    for seed in range(5):
+        search, cube, layout = made(MIXED, seed)
+        units = cube.encoding.encode(top)
+
+        found, values = search.maximize([Hill(units, layout, units[layout.categorical])], np.empty((0, 5)))
+
+        point = cube.encoding.decode(found[0])
+        assert {name: point[name] for name in ("n", "c", "y", "d")} == {n: top[n] for n in ("n", "c", "y", "d")}
+        assert point["x"] == pytest.approx(0.3141, abs=1e-4)
+        assert values[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_it_finds_the_top_of_a_hill_beyond_the_edge() -> None:
+    """The maximum over the cube is on its side, and exactly there."""
+    search, cube, layout = made(SQUARE)
+
+    found, _ = search.maximize([Hill(np.array([1.7, 0.25]), layout, np.empty(0))], np.empty((0, 2)))
+
+    assert cube.encoding.decode(found[0])["x"] == 1.0
+    assert found[0, 1] == pytest.approx(0.25, abs=1e-3)
+
+
+def test_centers_are_searched_around() -> None:
+    """A peak that is too narrow to be found by chance is found from a center near it."""
+
+    class Needle(Term):
+        def value(self, inputs: Inputs) -> Tensor:
+            return torch.exp(-((inputs.x - 0.123456) ** 2).sum(dim=1) * 2e4)
+
+        def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+            value = self.value(inputs)
+            return value, value[:, None] * -4e4 * (inputs.x - 0.123456)
+
+    search, _, _ = made(SQUARE)
+
+    found, values = search.maximize([Needle()], np.array([[0.128, 0.119], [0.9, 0.9]]))
+
+    assert found[0] == pytest.approx([0.123456] * 2, abs=1e-3)
+    assert values[0] > 0.99
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_results_lie_in_the_cube(data: st.DataObject) -> None:
+    """For any space and a rough function: canonical rows, best first, with the values that they have; the same each time."""
+    space = data.draw(spaces())
+    if space.cardinality == 1:
+        return
+    seed = data.draw(st.integers(0, 99))
+    _, cube, layout = made(space)
+    centers, _ = cube.canonical(np.random.default_rng(seed).random((data.draw(st.integers(0, 3)), cube.dimensions)))
+    runs = []
+    for _ in range(2):
+        search, _, _ = made(space, seed)
+        runs.append(search.maximize([Rough(seed, layout.p)], centers))
+    (found, values), (again, _) = runs
+
+    assert np.array_equal(found, again)
+    canonical, active = cube.canonical(found.copy())
+    assert np.allclose(canonical, found, rtol=0, atol=1e-9)
+    for i, levels in cube.levels.items():
+        assert set(found[:, i]) <= {*levels, cube.imputed[i]}
+    assert bool((values[:-1] >= values[1:]).all())
+    expected = Rough(seed, layout.p).value(Inputs.of(layout, canonical, active)).numpy()
+    coarse = any(p.cardinality is not None and i not in cube.levels for i, p in enumerate(space.parameters))
+    if not coarse:  # these are snapped to their next value in the end
+        assert np.where(np.isnan(expected), -np.inf, expected) == pytest.approx(values, abs=1e-4)
+
+
+def test_nothing_is_rounded_after_the_fact() -> None:
+    """Every point whose promise is asked for has its levels exactly; what moves freely is not moved off them."""
+    for space in (NUMERIC, RICH, MIXED):
+        search, cube, layout = made(space)
+        term = Hill(np.full(cube.dimensions, 0.37), layout, np.zeros(len(layout.categorical)))
+
+        found, values = search.maximize([term], cube.canonical(np.full((1, cube.dimensions), 0.4))[0])
+
+        for inputs in term.asked:
+            for j, column in enumerate(layout.numeric.tolist()):
+                if column in cube.levels:
+                    levels = np.clip([*cube.levels[column], cube.imputed[column]], EDGE, 1 - EDGE)
+                    assert np.isin(inputs.x[:, j].numpy(), levels).all()
+                elif column in layout.numeric[layout.conditional]:
+                    off = inputs.active[:, j] == 0
+                    assert bool((inputs.x[off, j] == cube.imputed[column]).all())
+        units, active = cube.canonical(found[:5].copy())
+        again = Hill(np.full(cube.dimensions, 0.37), layout, np.zeros(len(layout.categorical)))
+        assert again.value(Inputs.of(layout, units, active)).numpy() == pytest.approx(values[:5], abs=1e-6)
+
+
+@pytest.mark.parametrize("space", [FINITE, CATEGORICAL], ids=["conditional", "categorical"])
+def test_few_points_are_all_looked_at(space: SearchSpace) -> None:
+    """What is left of a small space is put in order, and the best comes first."""
+    search, cube, layout = made(space)
+    every, active = cube.canonical(np.random.default_rng(1).random((300, cube.dimensions)))
+    every, at = np.unique(every, axis=0, return_index=True)
+    term = Hill(np.full(cube.dimensions, 0.9), layout, np.full(len(layout.categorical), 0.75))
+
+    found, values = search.best_of([term], every)
+
+    assert len(every) == space.cardinality
+    expected = term.value(Inputs.of(layout, every, active[at])).numpy()
+    assert values.tolist() == sorted(expected.tolist(), reverse=True)
+    assert np.array_equal(np.unique(found, axis=0), every)
+
+
+def test_no_finite_value_is_an_error() -> None:
+    """Where the function is no number anywhere there is no best point, and the caller is told."""
+
+    class Nothing(Rough):
+        def value(self, inputs: Inputs) -> Tensor:
+            return torch.full((len(inputs),), torch.nan, dtype=torch.float64)
+
+    search, _, layout = made(MIXED)
+
+    with pytest.raises(NumericalError, match="finite nowhere"):
+        search.maximize([Nothing(1, layout.p)], np.empty((0, 5)))

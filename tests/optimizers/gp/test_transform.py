@@ -1,0 +1,168 @@
+"""From values to the model's scale and back: order is kept, nothing overflows, and the inverse is one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asktell_server.optimizers.encoding import Array
+from asktell_server.optimizers.gp.transform import (
+    LARGEST,
+    ConstraintTransform,
+    IdentityTransform,
+    LogTransform,
+    ObjectiveTransform,
+    Transform,
+)
+
+KINDS: dict[str, Callable[[Array], Transform]] = {
+    "objective": ObjectiveTransform.of,
+    "constraint": ConstraintTransform.of,
+    "cost": LogTransform.of,
+    "label": lambda _: IdentityTransform(),
+}
+EXTREMES: dict[str, list[float]] = {
+    "one value": [0.3],
+    "zero": [0.0],
+    "constant": [0.1] * 7,
+    "constant and huge": [LARGEST] * 3,
+    "huge of both signs": [1e300, -1e300, LARGEST, -LARGEST],
+    "tiny": [1e-300, 3e-300, 5e-324],
+    "subnormal": [5e-324, 1e-323, 1.5e-323, 0.0],
+    "of every size": [5e-324, 1e-300, 1e-8, 1.0, 1e8, 1e300],
+    "almost constant": [1.0, 1.0 + 2**-52, 1.0, 1.0],
+    "one outlier": [1.0, 1.1, 0.9, 1.05, 1e300],
+    "a good outlier": [1.0, 1.1, 0.9, 1.05, -1e300],
+    "more than half alike": [1.0] * 6 + [2.0, 3.0, 0.5],
+    "the best half alike": [1.0] * 6 + [2.0, 3.0],
+}
+values = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=12)
+
+
+def usable(kind: str, numbers: list[float]) -> Array:
+    """Values that the transform may meet."""
+    y = np.array(numbers)
+    if kind == "cost":
+        return np.maximum(np.abs(y), 5e-324)
+    if kind == "label":
+        return np.clip(y, -1.0, 1.0)
+    return y
+
+
+def check(kind: str, y: Array) -> None:
+    """What holds for every transform and all finite values."""
+    transform = KINDS[kind](y)
+    order = np.argsort(y, kind="stable")
+    z = transform.forward(y)
+    back = transform.backward(z)
+    slope = transform.slope(y)
+
+    assert bool(np.isfinite(z).all())
+    assert float(np.abs(z).max()) < 1e3
+    assert bool((np.diff(z[order]) >= 0).all())
+    assert bool(np.isfinite(back).all())
+    assert bool((slope >= 0).all())
+    assert not np.isnan(slope).any()
+    for mean in (-1e3, -1.0, 0.0, float(z[0]), 1.0, 1e3):
+        for deviation in (0.0, 1e-6, 1.0, 1e3):
+            center, spread = transform.prediction(mean, deviation)
+            assert math.isfinite(center)
+            assert 0.0 <= spread < math.inf
+    # Values that come later may lie anywhere.
+    later = usable(kind, [LARGEST, -LARGEST, 5e-324, 0.0, 1e-300, 1.0])
+    assert not np.isnan(transform.slope(later)).any()
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_extremes(kind: str, name: str) -> None:
+    """Finite, monotone, with finite predictions, whatever the values."""
+    check(kind, usable(kind, EXTREMES[name]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(values)
+@settings(deadline=None, max_examples=60)
+def test_any_values(kind: str, numbers: list[float]) -> None:
+    """The same for random ones."""
+    check(kind, usable(kind, numbers))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [1e-290, 1e-6, 1.0, 1e6, 1e290])
+def test_back_is_the_inverse_of_forth(kind: str, scale: float) -> None:
+    """To twelve digits of the range of the values, in any unit."""
+    y = usable(kind, list(scale * np.exp(np.random.default_rng(4).standard_normal(30))))
+    if kind == "constraint":
+        y *= np.where(np.arange(30) % 3 == 0, -1.0, 1.0)
+    transform = KINDS[kind](y)
+
+    assert transform.backward(transform.forward(y)) == pytest.approx(y, rel=1e-12, abs=1e-12 * np.ptp(y))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_slope_is_the_derivative(kind: str) -> None:
+    """Against differences."""
+    y = usable(kind, list(np.exp(np.random.default_rng(5).standard_normal(25))))
+    transform = KINDS[kind](y)
+    step = 1e-6
+
+    differences = (transform.forward(y + step) - transform.forward(y - step)) / (2 * step)
+
+    # Where the pieces of the objective's transform meet it has a derivative as well: they meet smoothly.
+    assert transform.slope(y) == pytest.approx(differences, rel=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-250, 1e-3, 1e3, 1e250])
+def test_the_unit_of_an_objective_does_not_matter(unit: float) -> None:
+    """Scaled by a power of two or not, with or without an offset: the model sees the same numbers."""
+    y = np.random.default_rng(6).standard_normal(20)
+    expected = ObjectiveTransform.of(y).forward(y)
+
+    scaled = ObjectiveTransform.of(y * unit).forward(y * unit)
+    moved = ObjectiveTransform.of(y + 100.0).forward(y + 100.0)
+
+    assert scaled == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert moved == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_an_objective_is_standardised_and_outliers_do_not_drown_it() -> None:
+    """Mean 0, deviation 1; the better half keeps its shape and most of the spread, however bad the worst is."""
+    rng = np.random.default_rng(7)
+    y = np.concatenate([rng.standard_normal(30), 10.0 ** rng.uniform(3, 300, 6)])
+
+    z = ObjectiveTransform.of(y).forward(y)
+
+    assert float(z.mean()) == pytest.approx(0, abs=1e-9)
+    assert float(z.std()) == pytest.approx(1)
+    better = np.argsort(y)[:18]
+    shape = np.polynomial.polynomial.polyfit(y[better], z[better], 1)
+    assert z[better] == pytest.approx(shape[0] + shape[1] * y[better], abs=1e-8)
+
+
+def test_a_constraint_keeps_its_sign() -> None:
+    """The boundary stays at 0 on the model's scale."""
+    violation = np.array([-1e300, -1.0, -5e-324, 0.0, 5e-324, 2.0, 1e300])
+
+    z = ConstraintTransform.of(violation).forward(violation)
+
+    assert bool(((z > 0) <= (violation > 0)).all())
+    assert bool(((z < 0) <= (violation < 0)).all())
+    assert z[3] == 0.0
+
+
+def test_a_prediction_is_the_mean_of_what_is_believed() -> None:
+    """Against draws of the normal variable on the model's scale."""
+    y = np.exp(np.random.default_rng(8).standard_normal(40))
+    for kind, transform in ((k, KINDS[k](y)) for k in KINDS):
+        draws = transform.backward(0.2 + 0.4 * np.random.default_rng(9).standard_normal(400_000))
+
+        center, spread = transform.prediction(0.2, 0.4)
+
+        assert center == pytest.approx(draws.mean(), rel=0.01), kind
+        assert spread == pytest.approx(draws.std(), rel=0.03), kind
