@@ -73,7 +73,7 @@ PEERS: dict[str, PeerEntry] = {
         PeerEntry("smac", "smac_peer", "smac", lacks=(*_ONE, "high-dimensional"), subset="dear"),
         PeerEntry("hebo", "hebo_peer", "hebo", lacks=(*_ONE, "high-dimensional"), subset="dearer"),
         PeerEntry("vizier", "vizier_peer", "vizier", lacks=(*_ONE, "high-dimensional"), subset="dearest"),
-        PeerEntry("nevergrad", "nevergrad_peer", "shared", subset="asked-for", lacks=_ONE),
+        PeerEntry("nevergrad", "nevergrad_peer", "nevergrad", subset="asked-for", lacks=_ONE),
     )
 }
 

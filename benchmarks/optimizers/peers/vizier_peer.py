@@ -68,7 +68,7 @@ class Vizier(Peer):
     @classmethod
     def versions(cls) -> dict[str, str]:
         """Vizier's and JAX's."""
-        return version("google-vizier", "jax")
+        return version("google-vizier-dev", "jax")
 
 
 def _key(seed: int) -> Any:

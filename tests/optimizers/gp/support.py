@@ -21,7 +21,7 @@ from asktell_server.domain.space import (
 )
 from asktell_server.domain.study import GpOptimizer, StudySpec
 from asktell_server.domain.trial import TrialState
-from asktell_server.optimizers.base import Observation
+from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array, Encoding
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.kernel import MAX_ADDITIVE, Hyperparameters, Inputs, Kernel, Layout
@@ -60,7 +60,7 @@ SPACES: Mapping[str, SearchSpace] = {
     "wide": WIDE,
 }
 LITTLE = Effort(
-    fit=FitConfig(starts=2, calls=8, sets=2, averaged=6, rounds=1),
+    fit=FitConfig(starts=2, calls=8, sets=2, averaged=4, rounds=1, eager=6, fit_size=8, active_size=9),
     search=SearchConfig(anywhere=48, near=24, starts=2, rounds=2, calls=8),
 )
 """For tests of what must hold however hard the engine tries."""
@@ -85,11 +85,16 @@ def study(
     )
 
 
-def optimizer(spec: StudySpec, history: Sequence[Observation] = (), effort: Effort | None = None) -> GpAsk:
+def optimizer(
+    spec: StudySpec,
+    history: Sequence[Observation] = (),
+    effort: Effort | None = None,
+    sources: Sequence[SourceStudy] = (),
+) -> GpAsk:
     """An optimizer that was told `history`, with as much effort as is wished."""
-    made = GpAsk(spec)
+    made = GpAsk(spec, sources)
     if effort is not None:
-        made._model = StudyModel(spec, made.encoding, effort)
+        made.use(StudyModel(spec, made.encoding, effort, sources))
     made.tell(history)
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
@@ -14,7 +15,7 @@ from asktell_server.domain.objectives import Direction, Measurement, Objective, 
 from asktell_server.domain.space import CategoricalParameter, DiscreteParameter, FloatParameter, Point, SearchSpace
 from asktell_server.domain.study import GpOptimizer, NormalPrior, OptimumPrior, StudySpec, WeightedPrior
 from asktell_server.domain.trial import SuggestionSource, TrialState
-from asktell_server.optimizers.base import Observation
+from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.testing.optimizer_contract import assert_lies_in
 
 from ...strategies import points, spaces, values
@@ -47,17 +48,18 @@ def outcomes(draw: st.DrawFn) -> st.SearchStrategy[float]:
 def studies(draw: st.DrawFn) -> StudySpec:
     """A study of a random space: constraints, a cost, beliefs, either direction."""
     space = draw(spaces(max_parameters=draw(st.sampled_from([1, 2, 4, 7]))))
+    metrics = ["loss", "second", "third"][: draw(st.sampled_from([1, 1, 1, 2, 3]))]
     bounds = [
         OutcomeConstraint(f"c{i}", **{draw(st.sampled_from(["min", "max"])): draw(st.sampled_from(EXTREME))})
         for i in range(draw(st.sampled_from([0, 0, 1, 2])))
     ]
     settings = GpOptimizer(
         initial_points=draw(st.sampled_from([1, 1, 1, 2, 4])),
-        cost_metric=draw(st.sampled_from(["", "", "cost"])),
+        cost_metric=draw(st.sampled_from(["", "", "cost"])) if len(metrics) == 1 else "",
         priors=tuple(draw(beliefs(space))) if draw(st.integers(0, 3)) == 0 else (),
     )
-    objective = Objective("loss", draw(st.sampled_from(list(Direction))))
-    spec = StudySpec(space, (objective,), constraints=tuple(bounds), algorithm=settings, seed=draw(st.integers(0, 99)))
+    objectives = tuple(Objective(metric, draw(st.sampled_from(list(Direction)))) for metric in metrics)
+    spec = StudySpec(space, objectives, constraints=tuple(bounds), algorithm=settings, seed=draw(st.integers(0, 99)))
     assert spec.violations() == []
     return spec
 
@@ -87,8 +89,8 @@ def beliefs(draw: st.DrawFn, space: SearchSpace) -> list[OptimumPrior]:
 @st.composite
 def histories(draw: st.DrawFn, spec: StudySpec) -> list[Observation]:
     """Up to MAX_TRIALS trials: new points and old ones, results of every kind, of sizes that only a bug would report."""
-    metrics = {"loss": outcomes(draw), "cost": outcomes(draw)}
-    metrics |= {constraint.metric: outcomes(draw) for constraint in spec.constraints}
+    names = [*(objective.metric for objective in spec.objectives), *(c.metric for c in spec.constraints), "cost"]
+    metrics = {name: outcomes(draw) for name in names}
     states = draw(
         st.sampled_from(
             [
@@ -125,19 +127,35 @@ def histories(draw: st.DrawFn, spec: StudySpec) -> list[Observation]:
     return told
 
 
+@dataclass(frozen=True)
+class Situation:
+    """A study, its history, points that are pending, and earlier studies to learn from."""
+
+    spec: StudySpec
+    history: list[Observation]
+    pending: list[Point]
+    sources: list[SourceStudy]
+
+
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[StudySpec, list[Observation], list[Point]]:
-    """A study, its history, and points that are pending."""
+def situations(draw: st.DrawFn) -> Situation:
+    """Any of them."""
     spec = draw(studies())
     pending = draw(st.lists(points(spec.space), max_size=draw(st.sampled_from([0, 0, 1, 4]))))
-    return spec, draw(histories(spec)), pending
+    sources = []
+    for i in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):
+        # The same space, or another one in which the parameters of these names are of other kinds.
+        space = spec.space if draw(st.booleans()) else draw(spaces())
+        source = replace(spec, space=space, algorithm=GpOptimizer())
+        sources.append(SourceStudy(source, tuple(draw(histories(source))), f"s{i}"))
+    return Situation(spec, draw(histories(spec)), pending, sources)
 
 
-def check(situation: tuple[StudySpec, list[Observation], list[Point]]) -> None:
+def check(situation: Situation) -> None:
     """The promise of this module, for one situation."""
-    spec, history, pending = situation
+    spec, history, pending, sources = situation.spec, situation.history, situation.pending, situation.sources
     number = len(history) + len(pending) + 1
-    made = optimizer(spec, history, LITTLE)
+    made = optimizer(spec, history, LITTLE, sources)
     try:
         suggestion = made.ask(number, pending).suggestion
     except SearchSpaceExhausted:
@@ -157,7 +175,7 @@ def check(situation: tuple[StudySpec, list[Observation], list[Point]]) -> None:
         taken = [observation.point for observation in history] + pending
         assert suggestion.point not in taken or not _has_room(spec.space, taken)
     # An instance of its own, told one by one, preparing in between.
-    again = optimizer(spec, (), LITTLE)
+    again = optimizer(spec, (), LITTLE, sources)
     for at, observation in enumerate(history):
         again.tell([observation])
         if at % 3 == 0:
@@ -178,7 +196,7 @@ def _narrow(parameter: FloatParameter) -> bool:
 
 @given(situations())
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_history_breaks_it(situation: tuple[StudySpec, list[Observation], list[Point]]) -> None:
+def test_no_history_breaks_it(situation: Situation) -> None:
     """Random spaces, random histories of up to 14 trials: an ask ends in a valid suggestion or in SearchSpaceExhausted."""
     check(situation)
 
@@ -193,7 +211,7 @@ def test_a_hundred_thousand_histories_do_not_break_it(shard: int) -> None:
     @settings(
         max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=False
     )
-    def run(situation: tuple[StudySpec, list[Observation], list[Point]]) -> None:
+    def run(situation: Situation) -> None:
         check(situation)
 
     before = asked.copy()

@@ -19,6 +19,8 @@ The boxes number K + 1 for two objectives and a front of K points, about 4 K for
 .. [3] S. Daulton, M. Balandat, E. Bakshy. Parallel Bayesian optimization of multiple noisy objectives with expected hypervolume
    improvement. NeurIPS 2021.
 .. [4] S. Ament et al. Unexpected improvements to expected improvement for Bayesian optimization. NeurIPS 2023.
+.. [5] H. Ishibuchi, R. Imada, Y. Setoguchi, Y. Nojima. How to specify a reference point in hypervolume calculation for fair
+   performance comparison. Evolutionary Computation 26 (2018).
 """
 
 from __future__ import annotations
@@ -44,15 +46,15 @@ THINNEST = 1e-14
 """Boxes thinner than this, relative to the expectation at their upper edge, count as this thin."""
 
 
-def reference_point(values: Array) -> Array:  # (K, M) smaller is better, K >= 1 -> (M,)
-    """A point somewhat worse than the worst of the front in each objective (after H. Ishibuchi et al., How to specify a reference
-    point in hypervolume calculation for fair performance comparison, Evolutionary Computation 26 (2018)).
+def reference_point(values: Array, ends: Array) -> Array:  # (K, M) smaller is better, K >= 1; (E, M) -> (M,)
+    """A point somewhat worse than the worst of the front in each objective [5]_.
 
-    Where the front has no extent, that of all values counts.
+    The front is that of `values`, and `ends` are where it is expected to reach: the worst point of a young front is no guide,
+    since nothing beyond it would ever count. Where all that has no extent, that of all values counts.
     """
-    best = values[front(values)]
-    worst = best.max(axis=0)
-    extent = worst - best.min(axis=0)
+    reached = np.concatenate([values[front(values)], ends])
+    worst = reached.max(axis=0)
+    extent = worst - reached.min(axis=0)
     everything = np.ptp(values, axis=0)
     extent = np.where(extent > 1e-9 * everything, extent, everything)
     return np.asarray(worst + MARGIN * np.where(extent > 0, extent, 1.0))
@@ -73,12 +75,31 @@ def spread(values: Array, size: int) -> NDArray[np.intp]:  # (K, M) -> (k,)
     return np.array(kept)
 
 
-def hypervolume_improvement(posteriors: Sequence[Posterior], means: Sequence[Tensor]) -> Term:
-    """The term for several objectives, given the means of each (H, k) at the k points among which the front is."""
-    sets = max(len(mean) for mean in means)
-    values = torch.stack([mean.expand(sets, -1) for mean in means], dim=2).numpy()
-    corners = [undominated_boxes(own, reference_point(own)) for own in values]
+def hypervolume_improvement(
+    posteriors: Sequence[Posterior],
+    means: Sequence[Tensor],  # M x (H, k)
+    ends: Sequence[Tensor],  # M x (H, E)
+    *,
+    is_front: bool = True,
+) -> Term:
+    """The term for several objectives, given their means at the k points among which the front is, and at its expected ends.
+
+    If it `is_front` no longer, the points only show what is bad: all below their worst values counts.
+    """
+    values, ends_of = _by_set(means), _by_set(ends) if ends else np.empty((1, 0, len(means)))
+    corners = []
+    for own, own_ends in zip(values, np.broadcast_to(ends_of, (len(values), *ends_of.shape[1:])), strict=True):
+        if is_front:
+            corners.append(undominated_boxes(own, reference_point(own, own_ends)))
+        else:
+            corners.append(undominated_boxes(own[:0], own.max(axis=0)))
     return LogExpectedHypervolumeImprovement(posteriors, Boxes.of(corners))
+
+
+def _by_set(means: Sequence[Tensor]) -> Array:  # M x (H or 1, k) -> (H, k, M)
+    sets = max(len(mean) for mean in means)
+    found: Array = torch.stack([mean.expand(sets, -1) for mean in means], dim=2).numpy()
+    return found
 
 
 def undominated_boxes(points: Array, reference: Array) -> tuple[Array, Array]:  # (K, M), (M,) -> 2 x (B, M)

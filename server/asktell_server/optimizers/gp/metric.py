@@ -158,14 +158,17 @@ class MetricModel:
         base = self._base_at(m) if self._base is None or self._base.m != m else self._base
         for new in range(m + len(base.geometry) - len(base.rows), n):
             inputs = self._inputs.rows(slice(new, new + 1))
-            base.geometry = base.geometry.extended(inputs, self._known_variance(base.transform, np.array([new])))
-            if base.trend is not None:
-                base.trend_observed = torch.cat([base.trend_observed, base.trend.value(inputs)])
+            if base.trend is None:
+                observed = base.trend_observed
+            else:
+                observed = torch.cat([base.trend_observed, base.trend.value(inputs)])
+            grown = base.geometry.extended(inputs, self._known_variance(base.transform, np.array([new])))
+            base.geometry, base.trend_observed = grown, observed  # both or, if the numerics fail, neither
         self._base = base
         transform = self._transform_of(self._values)
         z = transform.forward(self._values[np.concatenate([base.rows, np.arange(m, n)])])
-        observed = None if base.trend is None else base.trend_observed
-        return Posterior(base.geometry, torch.tensor(z), base.trend, observed), transform
+        trend_observed = None if base.trend is None else base.trend_observed
+        return Posterior(base.geometry, torch.tensor(z), base.trend, trend_observed), transform
 
     def _base_at(self, m: int) -> _Base:
         assert self._inputs is not None

@@ -30,6 +30,7 @@ from asktell_server.optimizers.gp.lbfgs import minimize
 from asktell_server.optimizers.safe_math import LOG_SQRT_2PI, NumericalError, cholesky, inverse_of_lower
 
 MIN_VARIANCE = 1e-12
+LOG_NOISY = math.log(0.1)
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ def fit(
     spread = deviations.clamp_max(1.0)
     start = torch.cat([means[None], means + draws * spread])
     start[1:, : kernel.layout.size] -= 1.0
+    # Whether outcomes are noise or structure is a question with two answers, each a maximum: look for both.
+    start[1::2, kernel.layout.size + 2] = LOG_NOISY
 
     def negative(packed: Tensor, _rows: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = log_posterior(kernel, packed, data, table)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import GpOptimizer, StudySpec
@@ -52,6 +53,8 @@ from asktell_server.optimizers.safe_math import NumericalError
 CENTERS = 5
 INCUMBENTS = 64
 WIDE = 20
+TRADE = 0.05
+"""Share of the other objectives in that whose best point is an end of the front, so that this end is not dominated."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
 
@@ -79,6 +82,9 @@ class Effort:
     few: int = 60
     brief: SearchConfig = field(
         default_factory=lambda: SearchConfig(anywhere=192, near=128, starts=3, rounds=2, calls=10)
+    )
+    ends: SearchConfig = field(
+        default_factory=lambda: SearchConfig(anywhere=96, near=64, starts=2, rounds=1, calls=15)
     )
     priors: Priors = field(default_factory=Priors)
 
@@ -212,19 +218,18 @@ class StudyModel:
         posteriors = [model.posterior() for model in self.objectives]
         ahead = self._pending_inputs(pending)
         believed = [_believing(posterior, ahead) for posterior, _ in posteriors]
-        terms = self._terms(believed, ahead)
+        effort = self.effort.search if len(self._values) <= self.effort.few else self.effort.brief
+        random = generator(self.spec.seed, number, Stream.MODEL)
+
+        def searching(config: SearchConfig) -> Search:
+            geometry = believed[0].geometry
+            weight = len(geometry.theta) * len(geometry) * (self.layout.size if self.kernel.is_additive else 1)
+            return Search(self.cube, self.layout, config, random, self._belief, weight=weight)
+
+        terms = self._terms(believed, ahead, searching(self.effort.ends))
         fitted = time.perf_counter()
         centers = self._centers(posteriors[0][0])
-        effort = self.effort.search if len(self._values) <= self.effort.few else self.effort.brief
-        theta = believed[0].geometry.theta
-        search = Search(
-            self.cube,
-            self.layout,
-            effort,
-            generator(self.spec.seed, number, Stream.MODEL),
-            self._belief,
-            weight=len(theta) * len(believed[0].geometry) * (self.layout.size if self.kernel.is_additive else 1),
-        )
+        search = searching(effort)
         found, _ = search.maximize(terms, centers) if free is None else search.best_of(terms, free)
         units = next((row for row in found if not is_taken(row)), None)
         if units is None:
@@ -244,23 +249,50 @@ class StudyModel:
             self.layout, encoding.encode_all(pending), np.array([encoding.activity(point) for point in pending])
         )
 
-    def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None) -> list[Term]:
-        terms: list[Term] = []
-        incumbents = self._incumbents()
-        if len(incumbents):
-            at = self.objectives[0].all_inputs().rows(torch.from_numpy(incumbents))
-            if ahead is not None:
-                at = at.joined(ahead)
-            means = [posterior.predict(at)[0] for posterior in believed]
-            if len(means) == 1:
-                terms.append(LogExpectedImprovement(believed[0], means[0].min(dim=1).values))
-            else:
-                terms.append(hypervolume_improvement(believed, means))
-        for model in self.constraints:
-            if len(model):
-                terms.append(LogProbabilityBelow(model.posterior()[0]))
+    def _chances(self, ahead: Inputs | None) -> list[Term]:
+        """That constraints are kept and trials succeed, each a logarithm of a probability."""
+        chances = self._constraint_posteriors(ahead)
+        terms: list[Term] = [LogProbabilityBelow(posterior) for posterior in chances]
         if self._failures:
-            terms.append(LogProbabilityBelow(self._label.posterior()[0], LABEL_VARIANCE))
+            terms.append(LogProbabilityBelow(_believing(self._label.posterior()[0], ahead), LABEL_VARIANCE))
+        return terms
+
+    def _constraint_posteriors(self, ahead: Inputs | None) -> list[Posterior]:
+        """While nothing is feasible, what is pending is expected to be worse than the mean by a deviation: else all trials in
+        parallel would go where one is likeliest to be feasible.
+        """
+        lie = 0.0 if self._eligible.any() else 1.0
+        return [_believing(model.posterior()[0], ahead, lie) for model in self.constraints if len(model)]
+
+    def _improvement(self, believed: Sequence[Posterior], ahead: Inputs | None, search: Search) -> Term:
+        """The term of the objectives. While no trial can be the best, anything better than the worst is an improvement."""
+        rows = self._incumbents()
+        at = self.objectives[0].all_inputs().rows(torch.from_numpy(rows))
+        if ahead is not None and self._eligible.any():
+            # A pending point counts if it is expected to keep the constraints.
+            kept = [(p.predict(ahead)[0].mean(dim=0) <= 0) for p in self._constraint_posteriors(None)]
+            at = at.joined(ahead.rows(torch.stack(kept).all(dim=0)) if kept else ahead)
+        means = [posterior.predict(at)[0] for posterior in believed]
+        if len(means) == 1:
+            best = means[0].min(dim=1) if self._eligible.any() else means[0].max(dim=1)
+            return LogExpectedImprovement(believed[0], best.values)
+        if not self._eligible.any():
+            return hypervolume_improvement(believed, means, [], is_front=False)
+        return hypervolume_improvement(believed, means, self._ends(believed, ahead, search))
+
+    def _ends(self, believed: Sequence[Posterior], ahead: Inputs | None, search: Search) -> list[Tensor]:  # M x (H, M)
+        """Means where each objective is expected to be at its best: the ends that the front is expected to reach."""
+        centers, chances = self._centers(believed[0]), self._chances(ahead)
+        rows = []
+        for i in range(len(believed)):
+            terms = [NegativeMean(posterior, 1.0 if i == j else TRADE) for j, posterior in enumerate(believed)]
+            rows.append(search.maximize([*terms, *chances], centers)[0][0])
+        units, active = self.cube.canonical(np.array(rows))
+        inputs = Inputs.of(self.layout, units, active)
+        return [posterior.predict(inputs)[0] for posterior in believed]
+
+    def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, search: Search) -> list[Term]:
+        terms = [self._improvement(believed, ahead, search), *self._chances(ahead)]
         if self._cost is not None and len(self._cost):
             posterior, transform = self._cost.posterior()
             assert isinstance(transform, LogTransform)
@@ -270,7 +302,9 @@ class StudyModel:
         return terms
 
     def _incumbents(self) -> NDArray[np.intp]:  # (k,)
-        """Rows of the results among which the best ones are: trials that can be the best, most promising first."""
+        """Rows of the results among which the best ones are: trials that can be the best; all if none can."""
+        if not self._eligible.any():
+            return np.arange(len(self._eligible))
         eligible = np.flatnonzero(self._eligible)
         values = self._values[eligible]
         if values.shape[1] == 1:
@@ -281,7 +315,7 @@ class StudyModel:
         """The best points known: by the model's mean, which is not misled by luck."""
         model = self.objectives[0]
         incumbents = self._incumbents()
-        if len(self.objectives) > 1 and len(incumbents):
+        if len(self.objectives) > 1:
             rows = incumbents[front(self._values[incumbents])]
             return model.units_at(rows[spread(self._values[rows], 2 * CENTERS)])
         mean, _ = posterior.predict(posterior.geometry.inputs)
@@ -306,11 +340,12 @@ class StudyModel:
         return found
 
 
-def _believing(posterior: Posterior, ahead: Inputs | None) -> Posterior:
-    """The posterior as if each point ahead had brought what is expected of it."""
+def _believing(posterior: Posterior, ahead: Inputs | None, worse: float = 0.0) -> Posterior:
+    """The posterior as if each point ahead had brought what is expected of it, or so many deviations more."""
     if ahead is None:
         return posterior
-    return posterior.extended(ahead, torch.zeros(len(ahead), dtype=torch.float64), posterior.predict(ahead)[0])
+    mean, variance = posterior.predict(ahead)
+    return posterior.extended(ahead, torch.zeros(len(ahead), dtype=torch.float64), mean + worse * variance.sqrt())
 
 
 def _of_sources(posterior: Posterior) -> str:
