@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from .catalogue import PEERS
 from .problems import PROBLEMS
 from .report import OURS, comparisons, groups, suggestion_times
 from .results import Run
@@ -25,10 +26,13 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def _colours(peers: Sequence[str]) -> dict[str, Any]:
-    """A colour for each peer, ours black."""
-    wheel = [*plt.get_cmap("tab10").colors, *plt.get_cmap("Dark2").colors]  # type: ignore[attr-defined]
-    others = [peer for peer in sorted(peers) if peer != OURS]
-    return {OURS: "black"} | {peer: wheel[i % len(wheel)] for i, peer in enumerate(others)}
+    """A colour for each peer, ours black; the same in every figure for peers of the catalogue."""
+    wheel = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    order = [*PEERS, *sorted(set(peers) - set(PEERS))]
+    # First the ten strong colours, then their pale sisters.
+    return {peer: wheel[(2 * i + i // 10) % 20] for i, peer in enumerate(p for p in order if p != OURS)} | {
+        OURS: "black"
+    }
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -95,7 +99,7 @@ def regret_curves(runs: Sequence[Run], q: int, path: Path) -> None:
         axis.set_xlabel("% of the budget")
         axis.set_ylabel("mean log10 regret")
     figure.legend(
-        list(drawn.values()), list(drawn), loc="lower center", ncols=min(6, len(drawn)), bbox_to_anchor=(0.5, -0.04)
+        list(drawn.values()), list(drawn), loc="upper center", ncols=min(6, len(drawn)), bbox_to_anchor=(0.5, 0.0)
     )
     figure.suptitle(f"Normalised regret, q = {q} (lower is better)")
     figure.tight_layout()

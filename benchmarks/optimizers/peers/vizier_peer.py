@@ -74,6 +74,8 @@ class Vizier(Peer):
 def _key(seed: int) -> Any:
     import jax
 
+    # As Vizier's own service does. In single precision suggestions come out empty now and then.
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003 # JAX has it so
     return jax.random.PRNGKey(seed)
 
 

@@ -123,12 +123,13 @@ class Scene:
         means, _, lower, upper = self.table
         self.packed = (means + 0.6 * torch.from_numpy(self.rng.standard_normal((sets, len(means))))).clamp(lower, upper)
         # Noise that leaves sixteen digits room for a comparison to ten of them.
-        self.packed[:, self.layout.size + 2] = torch.from_numpy(self.rng.uniform(-6.0, -2.0, sets))
+        self.packed[:, self.layout.size + 2] = torch.from_numpy(self.rng.uniform(-4.0, -2.0, sets))
         self.theta = Hyperparameters.unpacked(self.packed, self.layout)
         self.units, self.inputs = self.random_inputs(n)
         self.new_units, self.new = self.random_inputs(m)
         self.y = torch.from_numpy(self.rng.standard_normal(n))
-        self.known_variance = torch.from_numpy(self.rng.uniform(0.0, 0.02, n))
+        known = self.rng.uniform(0.02, 0.1, n)
+        self.known_variance = torch.from_numpy(np.where(np.arange(n) % 3 == 0, 0.0, known))
 
     def random_inputs(self, count: int) -> tuple[Array, Inputs]:
         """Points drawn from the cube."""
@@ -169,7 +170,8 @@ class Scene:
 
     def dense_covariance(self, theta: Hyperparameters) -> Tensor:  # (H, n, n)
         """The covariance of the outcomes, entry by entry."""
-        noise = theta.noise.exp()[:, None] + self.known_variance
+        known = self.known_variance
+        noise = torch.where(known > 0, known + 1e-8, theta.noise.exp()[:, None])
         return self.dense(theta, self.inputs, self.inputs) + torch.diag_embed(noise)
 
 

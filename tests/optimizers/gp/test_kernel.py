@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import gpytorch
 import numpy as np
@@ -89,10 +90,11 @@ class Exact(gpytorch.models.ExactGP):
     """GPyTorch's process with that kernel and a constant mean."""
 
     def __init__(self, scene: Scene, s: int, constant: Tensor) -> None:
-        noise = scene.theta.noise[s].exp() + scene.known_variance
+        known = scene.known_variance
+        noise = torch.where(known > 0, known + 1e-8, scene.theta.noise[s].exp())
         likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(noise)
         super().__init__(embedded(scene, s, scene.inputs), scene.y, likelihood)
-        self.mean_module = gpytorch.means.ConstantMean()
+        self.mean_module = gpytorch.means.ConstantMean().double()
         self.mean_module.constant = constant
         self.covar_module = EmbeddedKernel(scene, s)
 
@@ -337,9 +339,10 @@ def test_a_fit_is_a_maximum(space: SearchSpace) -> None:
 
 
 def test_a_fit_survives_what_cannot_be_factorised(space: SearchSpace) -> None:
-    """A set whose covariance is not positive definite has no likelihood; where no set has one, that is an error."""
+    """A set whose covariance cannot be factorised has no likelihood; where no set has one, that is an error."""
     scene = Scene(space)
-    data = Data(scene.inputs, scene.y, scene.known_variance - 1e6)
+    nowhere = replace(scene.inputs, x=scene.inputs.x * torch.nan, choice=scene.inputs.choice * torch.nan)
+    data = Data(nowhere, scene.y, scene.known_variance)
 
     value, gradient = log_posterior(scene.kernel, scene.packed, data, scene.table)
 
@@ -364,7 +367,7 @@ def test_known_standard_errors_count(space: SearchSpace) -> None:
     """An outcome known exactly pins the posterior to it; one of no account leaves it as if it were not there."""
     scene = Scene(space)
     exact, useless = scene.known_variance.clone(), scene.known_variance.clone()
-    exact[0], useless[0] = 0.0, 1e9
+    exact[0], useless[0] = 1e-9, 1e9
     scene.theta.noise[:] = -18.0
     at = scene.inputs.rows(slice(0, 1))
 

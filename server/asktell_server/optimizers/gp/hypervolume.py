@@ -10,7 +10,9 @@ Each expectation is s h((edge - mean) / s) as in expected improvement, and all i
 where no improvement is in sight [4]_. The front is that of the posterior means at the observed points, not of the measurements,
 so that noise does not enter it: each hyperparameter set has a front of its own.
 
-The boxes number K + 1 for two objectives and a front of K points, about 4 K for three, and then grow with a power of K.
+For two objectives and a front of K points there are K + 1 boxes, for three about 2 K, for four about 8 K; then they become too
+many. With more than that the gain is the integral, over all corners c that no point dominates, of P(f <= c), and it is taken over
+corners on random rays from the ideal point through the front: the improvement of random Chebyshev scalarisations [6]_ [7]_.
 
 .. [1] R. Lacour, K. Klamroth, C. Fonseca. A box decomposition algorithm to compute the hypervolume indicator. Computers &
    Operations Research 79 (2017).
@@ -21,10 +23,13 @@ The boxes number K + 1 for two objectives and a front of K points, about 4 K for
 .. [4] S. Ament et al. Unexpected improvements to expected improvement for Bayesian optimization. NeurIPS 2023.
 .. [5] H. Ishibuchi, R. Imada, Y. Setoguchi, Y. Nojima. How to specify a reference point in hypervolume calculation for fair
    performance comparison. Evolutionary Computation 26 (2018).
+.. [6] R. Zhang, D. Golovin. Random hypervolume scalarizations for provable multi-objective black box optimization. ICML 2020.
+.. [7] A. Deutz, M. Emmerich, K. Yang. The expected R2-indicator improvement for multi-objective Bayesian optimization. EMO 2019.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,26 +43,32 @@ from asktell_server.optimizers.gp.acquisition import Term
 from asktell_server.optimizers.gp.kernel import Inputs
 from asktell_server.optimizers.gp.model import Posterior
 from asktell_server.optimizers.pareto import front
-from asktell_server.optimizers.safe_math import log_h
+from asktell_server.optimizers.safe_math import log_h, log_ndtr
 
+FAR = 0.5
+"""Share of the asks that look from afar, see `reference_point`."""
+BOXED = {2: 1000, 3: 150, 4: 40}
+"""How many points of a front boxes are made for, by the number of objectives."""
+RAYS = 24
+DEPTHS = (0.01, 0.03, 0.1, 0.25, 0.5, 0.9)
+"""Where on its way from the front to the ideal point a ray has corners."""
+WEIGHTINGS = 64
 MARGIN = 0.1
 """The reference point lies this much of the front's extent beyond its worst values."""
 THINNEST = 1e-14
 """Boxes thinner than this, relative to the expectation at their upper edge, count as this thin."""
 
 
-def reference_point(values: Array, ends: Array) -> Array:  # (K, M) smaller is better, K >= 1; (E, M) -> (M,)
-    """A point somewhat worse than the worst of the front in each objective [5]_.
+def reference_point(values: Array, *, is_far: bool) -> Array:  # (K, M) smaller is better, K >= 1 -> (M,)
+    """A point worse than the worst of the front in each objective, or than the worst of all `values`, by some of the extent [5]_.
 
-    The front is that of `values`, and `ends` are where it is expected to reach: the worst point of a young front is no guide,
-    since nothing beyond it would ever count. Where all that has no extent, that of all values counts.
+    From nearby the middle of the front counts most and the ends can hardly move; from afar the ends do.
     """
-    reached = np.concatenate([values[front(values)], ends])
-    worst = reached.max(axis=0)
-    extent = worst - reached.min(axis=0)
     everything = np.ptp(values, axis=0)
+    reached = values if is_far else values[front(values)]
+    extent = np.ptp(reached, axis=0)
     extent = np.where(extent > 1e-9 * everything, extent, everything)
-    return np.asarray(worst + MARGIN * np.where(extent > 0, extent, 1.0))
+    return np.asarray(reached.max(axis=0) + MARGIN * np.where(extent > 0, extent, 1.0))
 
 
 def spread(values: Array, size: int) -> NDArray[np.intp]:  # (K, M) -> (k,)
@@ -65,8 +76,9 @@ def spread(values: Array, size: int) -> NDArray[np.intp]:  # (K, M) -> (k,)
 
     Distances are those of the normalised objectives; the rule is that of Gonzalez 1985.
     """
-    extent = np.ptp(values, axis=0)
-    scaled = (values - values.min(axis=0)) / np.where(extent > 0, extent, 1.0)
+    halves = 0.5 * values  # whose differences are finite
+    extent = np.ptp(halves, axis=0)
+    scaled = (halves - halves.min(axis=0)) / np.where(extent > 0, extent, 1.0)
     kept = list(dict.fromkeys(scaled.argmin(axis=0).tolist()))[:size]
     distance = np.min([np.square(scaled - scaled[i]).sum(axis=1) for i in kept], axis=0)
     while len(kept) < size and distance.max() > 0:
@@ -75,31 +87,65 @@ def spread(values: Array, size: int) -> NDArray[np.intp]:  # (K, M) -> (k,)
     return np.array(kept)
 
 
+def merit(values: Array) -> Array:  # (n, M) smaller is better -> (n,)
+    """The best place that each result takes in any of WEIGHTINGS rankings, 0 being the first.
+
+    They are by Chebyshev distance from the best, with random weights, on ranks, so that no scale matters.
+    """
+    n, objectives = values.shape
+    ranks = np.argsort(np.argsort(values, axis=0, kind="stable"), axis=0, kind="stable") + 1.0
+    weights = np.random.Generator(np.random.Philox(0)).dirichlet(np.ones(objectives), WEIGHTINGS)
+    best = np.full(n, float(n))
+    for weight in weights:
+        order = np.argsort((ranks * weight).max(axis=1), kind="stable")
+        best[order] = np.minimum(best[order], np.arange(n))
+    return best
+
+
 def hypervolume_improvement(
     posteriors: Sequence[Posterior],
     means: Sequence[Tensor],  # M x (H, k)
-    ends: Sequence[Tensor],  # M x (H, E)
+    rng: np.random.Generator,
     *,
-    is_front: bool = True,
+    is_front: bool,
 ) -> Term:
-    """The term for several objectives, given their means at the k points among which the front is, and at its expected ends.
+    """The term for several objectives, given their means at the k points among which the front is.
 
-    If it `is_front` no longer, the points only show what is bad: all below their worst values counts.
+    If there `is_front` not yet, the points only show what is bad: all that is below their worst values counts.
     """
-    values, ends_of = _by_set(means), _by_set(ends) if ends else np.empty((1, 0, len(means)))
-    corners = []
-    for own, own_ends in zip(values, np.broadcast_to(ends_of, (len(values), *ends_of.shape[1:])), strict=True):
-        if is_front:
-            corners.append(undominated_boxes(own, reference_point(own, own_ends)))
-        else:
-            corners.append(undominated_boxes(own[:0], own.max(axis=0)))
-    return LogExpectedHypervolumeImprovement(posteriors, Boxes.of(corners))
-
-
-def _by_set(means: Sequence[Tensor]) -> Array:  # M x (H or 1, k) -> (H, k, M)
     sets = max(len(mean) for mean in means)
-    found: Array = torch.stack([mean.expand(sets, -1) for mean in means], dim=2).numpy()
-    return found
+    values = torch.stack([mean.expand(sets, -1) for mean in means], dim=2).numpy()
+    is_far = bool(rng.random() < FAR) or not is_front
+    references = [reference_point(own, is_far=is_far) for own in values]
+    fronts = [own[front(own)] if is_front else own[:0] for own in values]
+    if is_front and max(len(own) for own in fronts) > BOXED.get(len(means), 0):
+        return LogChanceOfCorners(posteriors, *corners_of(fronts, references, rng))
+    return LogExpectedHypervolumeImprovement(
+        posteriors, Boxes.of([undominated_boxes(*pair) for pair in zip(fronts, references, strict=True)])
+    )
+
+
+def corners_of(
+    fronts: Sequence[Array],  # H x (K_h, M)
+    references: Sequence[Array],  # H x (M,)
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:  # (H, C, M), (C,)
+    """Corners that no point dominates, on RAYS rays at DEPTHS each, and the logarithms of their weights.
+
+    With weights w the ray is where w_j (c_j - ideal_j) is the same number t for all objectives; the front cuts it at the t of the
+    best scalarisation max_j w_j (f_j - ideal_j). A step along the ray counts by its length in t, in units of that.
+    """
+    weights = np.maximum(rng.dirichlet(np.ones(references[0].shape[0]), RAYS), 1e-3)
+    depths = np.array(DEPTHS)
+    lengths = np.diff(np.concatenate([[0.0], 0.5 * (depths[1:] + depths[:-1]), [1.0]]))
+    found = []
+    for own, reference in zip(fronts, references, strict=True):
+        ideal = own.min(axis=0)
+        unit = (reference - ideal) / weights
+        reached = ((own - ideal) / unit[:, None]).max(axis=2).min(axis=1)
+        at = ideal + (reached[:, None] * (1.0 - depths))[:, :, None] * unit[:, None]
+        found.append(at.reshape(-1, len(ideal)))
+    return torch.from_numpy(np.stack(found)), torch.from_numpy(np.tile(np.log(lengths), RAYS))
 
 
 def undominated_boxes(points: Array, reference: Array) -> tuple[Array, Array]:  # (K, M), (M,) -> 2 x (B, M)
@@ -108,7 +154,7 @@ def undominated_boxes(points: Array, reference: Array) -> tuple[Array, Array]:  
     Lower corners may be at minus infinity.
     """
     points = points[(points < reference).all(axis=1)]
-    points = np.unique(points[front(points)], axis=0) if len(points) else points
+    points = np.unique(points[front(points)], axis=0)
     if len(reference) == 2:
         # From left to right; below the height of the point to the left.
         lower = np.column_stack([np.concatenate([[-np.inf], points[:, 0]]), np.full(len(points) + 1, -np.inf)])
@@ -207,7 +253,7 @@ class LogExpectedHypervolumeImprovement(Term):
         for j, posterior in enumerate(self._posteriors):
             mean, variance = posterior.predict(inputs)
             total = total + self._parts(j, mean, variance.sqrt())[0]
-        found: Tensor = torch.logsumexp(total, dim=(0, 2)) - np.log(len(total))
+        found: Tensor = torch.logsumexp(total, dim=(0, 2)) - math.log(len(total))
         return found
 
     def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -219,13 +265,7 @@ class LogExpectedHypervolumeImprovement(Term):
             value, by_mean, by_variance = self._parts(j, mean, variance.sqrt())
             total = total + value
             pieces.append((by_mean, by_variance, d_mean, d_variance))
-        log_sum = torch.logsumexp(total, dim=(0, 2))
-        share = torch.exp(total - log_sum[:, None])
-        gradient = torch.zeros_like(inputs.x)
-        for by_mean, by_variance, d_mean, d_variance in pieces:
-            gradient += ((share * by_mean).sum(dim=2)[:, :, None] * d_mean).sum(dim=0)
-            gradient += ((share * by_variance).sum(dim=2)[:, :, None] * d_variance).sum(dim=0)
-        return log_sum - np.log(len(total)), gradient
+        return _mixed(total, pieces, inputs)
 
     def _parts(
         self, j: int, mean: Tensor, deviation: Tensor
@@ -249,3 +289,48 @@ class LogExpectedHypervolumeImprovement(Term):
         less = torch.exp(-gap)
         pulled = [(by.gather(2, high) - less * by.gather(2, low)) / rest for by in (by_mean, by_variance)]
         return above + rest.log(), pulled[0], pulled[1]
+
+
+class LogChanceOfCorners(Term):
+    """log of the mean over hyperparameter sets of the weighted sum of P(f <= c) over corners c: see the head of this module."""
+
+    def __init__(self, posteriors: Sequence[Posterior], corners: Tensor, log_weights: Tensor) -> None:
+        """`corners` (H, C, M), `log_weights` (C,)."""
+        self._posteriors, self._corners, self._log_weights = posteriors, corners, log_weights
+
+    def value(self, inputs: Inputs) -> Tensor:
+        total: Tensor = self._log_weights
+        for j, posterior in enumerate(self._posteriors):
+            mean, variance = posterior.predict(inputs)
+            total = total + log_ndtr((self._corners[:, None, :, j] - mean[:, :, None]) / variance.sqrt()[:, :, None])[0]
+        return torch.logsumexp(total, dim=(0, 2)) - math.log(len(total))
+
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        total: Tensor = self._log_weights
+        pieces = []
+        for j, posterior in enumerate(self._posteriors):
+            mean, variance, d_mean, d_variance = posterior.predict_with_gradient(inputs)
+            deviation = variance.sqrt()[:, :, None]
+            u = (self._corners[:, None, :, j] - mean[:, :, None]) / deviation
+            value, slope = log_ndtr(u)
+            total = total + value
+            pieces.append((-slope / deviation, -0.5 * slope * u / deviation.square(), d_mean, d_variance))
+        return _mixed(total, pieces, inputs)
+
+
+def _mixed(
+    total: Tensor,  # (H, m, B) logarithms
+    pieces: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
+    inputs: Inputs,
+) -> tuple[Tensor, Tensor]:  # (m,), (m, p)
+    """Logarithm of the mean over H of the sum over B, and its gradient.
+
+    `pieces` hold for each objective the derivatives of `total` by mean and variance, and the gradients of these two.
+    """
+    log_sum = torch.logsumexp(total, dim=(0, 2))
+    share = torch.exp(total - log_sum[:, None])
+    gradient = torch.zeros_like(inputs.x)
+    for by_mean, by_variance, d_mean, d_variance in pieces:
+        gradient += ((share * by_mean).sum(dim=2)[:, :, None] * d_mean).sum(dim=0)
+        gradient += ((share * by_variance).sum(dim=2)[:, :, None] * d_variance).sum(dim=0)
+    return log_sum - math.log(len(total)), gradient

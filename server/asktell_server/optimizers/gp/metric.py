@@ -117,9 +117,11 @@ class MetricModel:
         config: FitConfig,
         priors: Priors,
         trend_of: TrendOf = no_trend,
+        merit: Callable[[Array], Array] = lambda values: values,
     ) -> None:
+        """`merit`: from the first m values, how much each is worth keeping when not all can be; smaller is better."""
         self.kernel = kernel
-        self._trend_of = trend_of
+        self._trend_of, self._merit = trend_of, merit
         self._transform_of, self._generator, self._config, self._priors = transform, generator, config, priors
         self._inputs: Inputs | None = None
         self._units: Array = np.empty((0, 0))
@@ -173,7 +175,7 @@ class MetricModel:
     def _base_at(self, m: int) -> _Base:
         assert self._inputs is not None
         y = self._values[:m]
-        rows = chosen(self._units[:m], y, self._config.active_size)
+        rows = chosen(self._units[:m], self._merit(y), self._config.active_size)
         transform = self._transform_of(y)
         inputs, known = self._inputs.rows(torch.from_numpy(rows)), self._known_variance(transform, rows)
         theta, trend, self.failure = self._fitted(m)
@@ -222,7 +224,7 @@ class MetricModel:
             assert self._inputs is not None
             y = self._values[:m]
             transform = self._transform_of(y)
-            rows = chosen(self._units[:m], y, self._config.fit_size)
+            rows = chosen(self._units[:m], self._merit(y), self._config.fit_size)
             at = torch.from_numpy(rows)
             # Copied into torch's memory: in a product a vector's alignment may decide over the last bits.
             z = torch.tensor(transform.forward(y)[rows])

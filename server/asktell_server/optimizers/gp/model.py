@@ -1,8 +1,8 @@
 """A Gaussian process: hyperparameters by maximum a posteriori, and what follows for points that were not tried.
 
-Model (Rasmussen & Williams 2006, chapter 2):  y_i = c + f(x_i) + e_i,  f ~ GP(0, k),  e_i ~ N(0, s_i^2 + noise)
+Model (Rasmussen & Williams 2006, chapter 2):  y_i = c + f(x_i) + e_i,  f ~ GP(0, k),  e_i ~ N(0, s_i^2 or noise)
 
-with k of kernel.py, c profiled out, s_i the known standard error of observation i (0 where unknown) and a learned noise variance.
+with k of kernel.py, c profiled out, s_i the standard error of observation i where it is known, and a learned noise variance where it is not.
 y comes standardised (transform.py), so the priors are on absolute scales:
 
     log lengthscale      N(log(D) / 2, 1): the expected distance of two points grows as sqrt D [1]_; shorter and tighter than
@@ -31,6 +31,7 @@ from asktell_server.optimizers.safe_math import LOG_SQRT_2PI, NumericalError, ch
 
 MIN_VARIANCE = 1e-12
 LOG_NOISY = math.log(0.1)
+LEAST_NOISE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Priors:
     additive: tuple[float, float] = (-1.0, 1.5)
     noise: tuple[float, float] = (-12.0, 3.0)
     warp: tuple[float, float] = (0.0, 0.3)
-    min_noise: float = 1e-8
+    min_noise: float = LEAST_NOISE
 
     def packed(self, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # 4 x (P,)
         """Means, deviations, lower and upper bounds in the order of `Hyperparameters.packed`."""
@@ -65,10 +66,15 @@ class Data:
 
     inputs: Inputs
     y: Tensor  # (n,) standardised, smaller is better
-    known_variance: Tensor  # (n,) squared standard errors on the scale of y
+    known_variance: Tensor  # (n,) squared standard errors on the scale of y, 0 where unknown
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+def noise_variance(theta: Hyperparameters, known_variance: Tensor) -> Tensor:  # (n,) -> (H, n)
+    """The variance of each observation's noise: what is known of it, or the learned one."""
+    return torch.where(known_variance > 0, known_variance + LEAST_NOISE, theta.noise.exp()[:, None])
 
 
 def log_posterior(
@@ -84,7 +90,7 @@ def log_posterior(
     features = kernel.features(theta, data.inputs, by_warp=True)
     k, k_first, by_r2 = kernel.with_derivatives(theta, features, features)
     noise = theta.noise.exp()
-    diagonal = noise[:, None] + data.known_variance
+    diagonal = noise_variance(theta, data.known_variance)
     covariance = k + torch.diag_embed(diagonal)
     factor, info = torch.linalg.cholesky_ex(covariance)
     broken = (info != 0) | ~torch.isfinite(factor).flatten(1).all(dim=1)
@@ -113,7 +119,8 @@ def log_posterior(
     first = (by_covariance * k_first).sum(dim=(1, 2))
     gradient[:, d] = first
     gradient[:, d + 1] = total - first
-    gradient[:, d + 2] = noise * by_covariance.diagonal(dim1=1, dim2=2).sum(dim=1)
+    unknown = (data.known_variance == 0).to(torch.float64)
+    gradient[:, d + 2] = noise * (by_covariance.diagonal(dim1=1, dim2=2) @ unknown)
     assert features.by_warp is not None
     by_warp = (by_z[:, None] * features.by_warp).sum(dim=2)
     folded = by_warp[:, :, : layout.p].clone()
@@ -231,7 +238,7 @@ class Geometry:
         self.kernel, self.theta, self.inputs = kernel, theta, inputs
         self.features = kernel.features(theta, inputs)
         covariance = kernel.covariance(theta, self.features, self.features)
-        self.factor = cholesky(covariance + torch.diag_embed(theta.noise.exp()[:, None] + known_variance))
+        self.factor = cholesky(covariance + torch.diag_embed(noise_variance(theta, known_variance)))
         self.inverse_factor = inverse_of_lower(self.factor)
 
     def __len__(self) -> int:
@@ -244,7 +251,7 @@ class Geometry:
         new.kernel, new.theta, new.inputs = kernel, theta, self.inputs.joined(inputs)
         added = kernel.features(theta, inputs)
         below = kernel.covariance(theta, added, self.features) @ self.inverse_factor.mT
-        noise = theta.noise.exp()[:, None] + known_variance
+        noise = noise_variance(theta, known_variance)
         schur = kernel.covariance(theta, added, added) + torch.diag_embed(noise) - below @ below.mT
         # Of a point next to observed ones little but the noise is left, and rounding may take some of that.
         diagonal = schur.diagonal(dim1=1, dim2=2)

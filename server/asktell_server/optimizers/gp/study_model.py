@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import GpOptimizer, StudySpec
@@ -32,7 +31,7 @@ from asktell_server.optimizers.design import Stream, generator
 from asktell_server.optimizers.encoding import Array, Encoding, Mask
 from asktell_server.optimizers.gp.acquisition import LogExpectedImprovement, LogProbabilityBelow, NegativeMean, Term
 from asktell_server.optimizers.gp.cube import Cube
-from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, spread
+from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, merit, spread
 from asktell_server.optimizers.gp.kernel import Inputs, Kernel, Layout
 from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, TrendOf, no_trend
 from asktell_server.optimizers.gp.model import Posterior, Priors
@@ -52,9 +51,9 @@ from asktell_server.optimizers.safe_math import NumericalError
 
 CENTERS = 5
 INCUMBENTS = 64
+CANDIDATES = 256
+"""Results among which the Pareto front is looked for."""
 WIDE = 20
-TRADE = 0.05
-"""Share of the other objectives in that whose best point is an end of the front, so that this end is not dominated."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
 
@@ -82,9 +81,6 @@ class Effort:
     few: int = 60
     brief: SearchConfig = field(
         default_factory=lambda: SearchConfig(anywhere=192, near=128, starts=3, rounds=2, calls=10)
-    )
-    ends: SearchConfig = field(
-        default_factory=lambda: SearchConfig(anywhere=96, near=64, starts=2, rounds=1, calls=15)
     )
     priors: Priors = field(default_factory=Priors)
 
@@ -121,9 +117,14 @@ class StudyModel:
         self._belief = Belief(self.cube, self.layout, self.settings.priors) if self.settings.priors else None
         trends = Sources(spec, self.cube, self.kernel, self.effort.priors, sources).trend if sources else no_trend
         self.objectives = [
-            self._model(i, ObjectiveTransform.of, no_trend if i else trends) for i in range(len(spec.objectives))
+            self._model(i, ObjectiveTransform.of, no_trend if i else trends, self._merit)
+            for i in range(len(spec.objectives))
         ]
-        self.constraints = [self._model(32 + i, ConstraintTransform.of) for i in range(len(spec.constraints))]
+        self.constraints = [
+            # The boundary is what matters.
+            self._model(32 + i, ConstraintTransform.of, merit=np.abs)
+            for i in range(len(spec.constraints))
+        ]
         self._cost = self._model(64, LogTransform.of) if self.settings.cost_metric else None
         self._label = self._model(65, lambda _: IdentityTransform())
         self._failures = 0
@@ -133,12 +134,20 @@ class StudyModel:
         self._values: Array = np.empty((0, len(spec.objectives)))
 
     def _model(
-        self, channel: int, transform: Callable[[Array], Transform], trend_of: TrendOf = no_trend
+        self,
+        channel: int,
+        transform: Callable[[Array], Transform],
+        trend_of: TrendOf = no_trend,
+        merit: Callable[[Array], Array] = lambda values: values,
     ) -> MetricModel:
         def random(m: int) -> np.random.Generator:
             return generator(self.spec.seed, m << 8 | channel, Stream.FIT)
 
-        return MetricModel(self.kernel, transform, random, self.effort.fit, self.effort.priors, trend_of)
+        return MetricModel(self.kernel, transform, random, self.effort.fit, self.effort.priors, trend_of, merit)
+
+    def _merit(self, values: Array) -> Array:
+        """How good the first results are, all objectives considered: which of them an objective's model is to keep."""
+        return merit(self._values[: len(values)]) if len(self.spec.objectives) > 1 else values
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """Adds finished trials to the end of the history."""
@@ -218,18 +227,20 @@ class StudyModel:
         posteriors = [model.posterior() for model in self.objectives]
         ahead = self._pending_inputs(pending)
         believed = [_believing(posterior, ahead) for posterior, _ in posteriors]
-        effort = self.effort.search if len(self._values) <= self.effort.few else self.effort.brief
         random = generator(self.spec.seed, number, Stream.MODEL)
-
-        def searching(config: SearchConfig) -> Search:
-            geometry = believed[0].geometry
-            weight = len(geometry.theta) * len(geometry) * (self.layout.size if self.kernel.is_additive else 1)
-            return Search(self.cube, self.layout, config, random, self._belief, weight=weight)
-
-        terms = self._terms(believed, ahead, searching(self.effort.ends))
+        terms = self._terms(believed, ahead, random)
         fitted = time.perf_counter()
         centers = self._centers(posteriors[0][0])
-        search = searching(effort)
+        effort = self.effort.search if len(self._values) <= self.effort.few else self.effort.brief
+        theta = believed[0].geometry.theta
+        search = Search(
+            self.cube,
+            self.layout,
+            effort,
+            random,
+            self._belief,
+            weight=len(theta) * len(believed[0].geometry) * (self.layout.size if self.kernel.is_additive else 1),
+        )
         found, _ = search.maximize(terms, centers) if free is None else search.best_of(terms, free)
         units = next((row for row in found if not is_taken(row)), None)
         if units is None:
@@ -264,7 +275,7 @@ class StudyModel:
         lie = 0.0 if self._eligible.any() else 1.0
         return [_believing(model.posterior()[0], ahead, lie) for model in self.constraints if len(model)]
 
-    def _improvement(self, believed: Sequence[Posterior], ahead: Inputs | None, search: Search) -> Term:
+    def _improvement(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> Term:
         """The term of the objectives. While no trial can be the best, anything better than the worst is an improvement."""
         rows = self._incumbents()
         at = self.objectives[0].all_inputs().rows(torch.from_numpy(rows))
@@ -276,23 +287,10 @@ class StudyModel:
         if len(means) == 1:
             best = means[0].min(dim=1) if self._eligible.any() else means[0].max(dim=1)
             return LogExpectedImprovement(believed[0], best.values)
-        if not self._eligible.any():
-            return hypervolume_improvement(believed, means, [], is_front=False)
-        return hypervolume_improvement(believed, means, self._ends(believed, ahead, search))
+        return hypervolume_improvement(believed, means, random, is_front=bool(self._eligible.any()))
 
-    def _ends(self, believed: Sequence[Posterior], ahead: Inputs | None, search: Search) -> list[Tensor]:  # M x (H, M)
-        """Means where each objective is expected to be at its best: the ends that the front is expected to reach."""
-        centers, chances = self._centers(believed[0]), self._chances(ahead)
-        rows = []
-        for i in range(len(believed)):
-            terms = [NegativeMean(posterior, 1.0 if i == j else TRADE) for j, posterior in enumerate(believed)]
-            rows.append(search.maximize([*terms, *chances], centers)[0][0])
-        units, active = self.cube.canonical(np.array(rows))
-        inputs = Inputs.of(self.layout, units, active)
-        return [posterior.predict(inputs)[0] for posterior in believed]
-
-    def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, search: Search) -> list[Term]:
-        terms = [self._improvement(believed, ahead, search), *self._chances(ahead)]
+    def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> list[Term]:
+        terms = [self._improvement(believed, ahead, random), *self._chances(ahead)]
         if self._cost is not None and len(self._cost):
             posterior, transform = self._cost.posterior()
             assert isinstance(transform, LogTransform)
@@ -303,13 +301,11 @@ class StudyModel:
 
     def _incumbents(self) -> NDArray[np.intp]:  # (k,)
         """Rows of the results among which the best ones are: trials that can be the best; all if none can."""
-        if not self._eligible.any():
-            return np.arange(len(self._eligible))
-        eligible = np.flatnonzero(self._eligible)
-        values = self._values[eligible]
+        rows = np.flatnonzero(self._eligible) if self._eligible.any() else np.arange(len(self._eligible))
+        values = self._values[rows]
         if values.shape[1] == 1:
-            return eligible[np.argsort(values[:, 0], kind="stable")[:INCUMBENTS]]
-        return eligible
+            return rows[np.argsort(values[:, 0], kind="stable")[:INCUMBENTS]]
+        return rows if len(rows) <= CANDIDATES else rows[np.argsort(merit(values), kind="stable")[:CANDIDATES]]
 
     def _centers(self, posterior: Posterior) -> Array:  # (k, d)
         """The best points known: by the model's mean, which is not misled by luck."""
