@@ -240,7 +240,7 @@ async def throughput(load: Load, rounds: int, seconds: float) -> None:
 
 async def held_latency(load: Load, address: Address, folder: Path, count: int) -> None:
     """An ask that finds a held suggestion, against one echo plus one bare commit."""
-    study = await load.create("held", "skopt")
+    study = await load.create("held", "gp")
     stub = load.stubs[0]
     for _ in range(20):  # past the initial design
         trial = (await stub.Ask(study_service_pb2.AskRequest(parent=study))).trials[0]
@@ -343,7 +343,8 @@ async def main() -> None:
             if options.only in (None, "history"):
                 cheap = [10, 100, 1000] if options.quick else [10, 100, 1000, 10_000]
                 model = [20, 50] if options.quick else [20, 50, 100, 200, 500]
-                sizes = {"random": cheap, "grid": cheap, "sobol": cheap, "skopt": model}
+                ours = [20, 50, 100] if options.quick else [20, 50, 100, 200, 500, 10_000]
+                sizes = {"random": cheap, "grid": cheap, "sobol": cheap, "skopt": model, "gp": ours}
                 await latency_by_history(load, sizes, 3 if options.quick else 7)
             await load.close()
 
