@@ -15,6 +15,7 @@ from vizier import algorithms as vza
 from vizier import pyvizier as vz
 from vizier._src.algorithms.designers.gp_ucb_pe import VizierGPUCBPEBandit
 
+from ..problems.cache import folder
 from ..protocol import Peer, StudyBrief, serve, version
 from ..space import Point
 
@@ -76,6 +77,8 @@ def _key(seed: int) -> Any:
 
     # As Vizier's own service does. In single precision suggestions come out empty now and then.
     jax.config.update("jax_enable_x64", True)  # noqa: FBT003 # JAX has it so
+    # It compiles anew for every number of trials; what one run has compiled the next need not.
+    jax.config.update("jax_compilation_cache_dir", str(folder() / "jax"))
     return jax.random.PRNGKey(seed)
 
 

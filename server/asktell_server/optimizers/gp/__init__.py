@@ -5,6 +5,8 @@
     model.py         hyperparameters, their priors and their fit; the posterior
     acquisition.py   how much a point promises: values and gradients
     search.py        the point that promises most
+    foreign.py       values and points of one study in the space of another
+    transfer.py      what earlier studies teach: a trend for the first objective's model
     explain.py       what the models have learned; explainable.py lends it their posteriors
     optimizer.py     the optimizer: which results teach what, when to refit, what to propose
 

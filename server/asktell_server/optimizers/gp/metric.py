@@ -35,6 +35,10 @@ def no_trend(_: Data) -> None:
     """Nothing is known beforehand."""
 
 
+RIVAL = 2.0
+"""A maximum whose log posterior is lower than the highest by more than this is not among those that are averaged over."""
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """Effort of a model. `fit_size`, `active_size`: see the head of this module; `starts`, `calls`: of the search for
@@ -212,11 +216,13 @@ class MetricModel:
             scaled = np.nan_to_num(errors * transform.slope(values), nan=0.0, posinf=1e3)
         return torch.from_numpy(np.minimum(scaled, 1e3) ** 2)
 
-    def _averaged(self, theta: Hyperparameters, data: Data, m: int) -> Hyperparameters:
-        """The best set, or draws around the best two: few data leave much open, and one set would be too sure of itself."""
+    def _averaged(self, theta: Hyperparameters, height: Tensor, data: Data, m: int) -> Hyperparameters:
+        """The best set, or draws around it and a rival: few data leave much open, and one set would be too sure of itself."""
         if m > self._config.averaged:
             return theta.rows(slice(0, 1))
-        repeated = theta.rows(torch.arange(self._config.sets) % min(2, len(theta)))
+        # The few rounds of a chain take it nowhere else, so chains start only where the mass can be.
+        rivals = min(2, int((height > height[0] - RIVAL).sum()))
+        repeated = theta.rows(torch.arange(self._config.sets) % rivals)
         return sample(self.kernel, data, repeated, self._generator(m), rounds=self._config.rounds, priors=self._priors)
 
     def _fitted(self, m: int) -> tuple[Hyperparameters, Trend | None, str]:
@@ -234,7 +240,7 @@ class MetricModel:
             if trend is not None:
                 data = replace(data, y=data.y - trend.value(data.inputs))
             try:
-                theta, _ = fit(
+                theta, height = fit(
                     self.kernel,
                     data,
                     self._generator(m),
@@ -242,7 +248,7 @@ class MetricModel:
                     max_calls=self._config.calls,
                     priors=self._priors,
                 )
-                theta = self._averaged(theta, data, m)
+                theta = self._averaged(theta, height, data, m)
             except NumericalError as error:
                 failure = str(error)
                 theta = prior_mean(self.kernel, self._priors)
