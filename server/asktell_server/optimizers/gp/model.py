@@ -2,7 +2,8 @@
 
 Model (Rasmussen & Williams 2006, chapter 2):  y_i = c + f(x_i) + e_i,  f ~ GP(0, k),  e_i ~ N(0, s_i^2 or noise)
 
-with k of kernel.py, c profiled out, s_i the standard error of observation i where it is known, and a learned noise variance where it is not.
+with k of kernel.py, c profiled out, s_i the standard error of observation i where it is known, and a learned noise
+variance where it is not.
 y comes standardised (transform.py), so the priors are on absolute scales:
 
     log lengthscale      N(log(D) / 2, 1): the expected distance of two points grows as sqrt D [1]_; shorter and tighter than
