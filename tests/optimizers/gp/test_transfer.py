@@ -242,7 +242,7 @@ def targets(scene: Scene, f: Function) -> Data:
 def learned(scene: Scene, y: Function, *sources: Function) -> Array:
     """The weights of sources that know these functions."""
     basis = torch.stack([targets(scene, f).y for f in sources], dim=1)
-    return weights(scene.kernel, Priors(), targets(scene, y), basis)
+    return weights(scene.kernel, Priors(), targets(scene, y), basis).numpy()
 
 
 def wavy(x: Array) -> float:
@@ -283,8 +283,8 @@ def test_no_weights_without_variation() -> None:
     scene = Scene(SQUARE, n=8)
     flat = torch.zeros(8, dtype=torch.float64)
     data = targets(scene, wavy)
-    assert np.isfinite(weights(scene.kernel, Priors(), data, flat[:, None])).all()
-    assert np.isfinite(weights(scene.kernel, Priors(), Data(data.inputs, flat, flat), data.y[:, None])).all()
+    assert torch.isfinite(weights(scene.kernel, Priors(), data, flat[:, None])).all()
+    assert torch.isfinite(weights(scene.kernel, Priors(), Data(data.inputs, flat, flat), data.y[:, None])).all()
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -441,7 +441,7 @@ def sine(point: Point) -> float:
     return math.sin(float(point["x"]) + 2.0) + math.cos(2.0 * float(point["y"])) + 0.2 * float(point["z"])
 
 
-TRIALS, SEEDS = 18, (1, 2, 3)
+TRIALS, SEEDS = 18, (1, 2)
 
 
 def curves(sources: Sequence[SourceStudy]) -> Array:  # (seeds, TRIALS)

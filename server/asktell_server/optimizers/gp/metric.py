@@ -247,6 +247,8 @@ class MetricModel:
                     starts=self._config.starts,
                     max_calls=self._config.calls,
                     priors=self._priors,
+                    # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
+                    noisy=m > self._config.averaged,
                 )
                 theta = self._averaged(theta, height, data, m)
             except NumericalError as error:

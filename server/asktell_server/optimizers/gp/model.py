@@ -144,8 +144,9 @@ def fit(
     starts: int = 4,
     max_calls: int = 60,
     priors: Priors | None = None,
+    noisy: bool = True,
 ) -> tuple[Hyperparameters, Tensor]:  # H = starts sets, best first; (H,) log posteriors
-    """Maxima of the posterior, from the prior's mean and draws near it. Raises NumericalError if there is none."""
+    """Maxima of the posterior, from the prior's mean and draws near it, some of them `noisy`. Raises NumericalError if there is none."""
     table = (priors or Priors()).packed(kernel)
     means, deviations, lower, upper = table
     draws = torch.from_numpy(rng.standard_normal((starts - 1, len(means))))
@@ -153,8 +154,9 @@ def fit(
     spread = deviations.clamp_max(1.0)
     start = torch.cat([means[None], means + draws * spread])
     start[1:, : kernel.layout.size] -= 1.0
-    # Whether outcomes are noise or structure is a question with two answers, each a maximum: look for both.
-    start[1::2, kernel.layout.size + 2] = LOG_NOISY
+    if noisy:
+        # Whether outcomes are noise or structure is a question with two answers, each a maximum: look for both.
+        start[1::2, kernel.layout.size + 2] = LOG_NOISY
 
     def negative(packed: Tensor, _rows: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = log_posterior(kernel, packed, data, table)

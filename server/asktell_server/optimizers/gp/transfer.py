@@ -318,7 +318,7 @@ class Sources:
         self._fitted: list[SourceModel] | None = None
 
     def trend(self, data: Data) -> WeightedSources | None:
-        """The trend that these results of the target bear out; None if no source is of use. Raises NumericalError."""
+        """The trend that these results of the target bear out; None if no source is of use."""
         transforms: list[ObjectiveTransform] = []
         columns = []
         models = self._models()
@@ -328,7 +328,10 @@ class Sources:
             raised = model.prediction(data.inputs)
             transforms.append(ObjectiveTransform.of(raised.numpy()))
             columns.append(_forward(transforms[-1], raised)[0])
-        found = weights(self._kernel, self._priors, data, torch.stack(columns, dim=1))
+        try:
+            found = weights(self._kernel, self._priors, data, torch.stack(columns, dim=1))
+        except (NumericalError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            return None
         parts = [
             Part(weight, model, transform)
             for weight, model, transform in zip(found.tolist(), models, transforms, strict=True)
@@ -368,33 +371,38 @@ class Sources:
             return None
 
 
-def weights(kernel: Kernel, priors: Priors, data: Data, basis: Tensor) -> Array:  # (n, J) -> (J,)
+def weights(
+    kernel: Kernel,
+    priors: Priors,
+    data: Data,
+    basis: Tensor,  # (n, J)
+) -> Tensor:  # (J,)
     """The weights of sources whose b at the target's points are the columns of `basis`; see the head of this module."""
     geometry = Geometry(kernel, prior_mean(kernel, priors), data.inputs, data.known_variance)
     white = geometry.inverse_factor[0] @ torch.cat([torch.ones_like(basis[:, :1]), basis, data.y[:, None]], dim=1)
     ones = white[:, :1]
     # c flat: what is along the constant says nothing.
     rest = white[:, 1:] - ones @ (ones.mT @ white[:, 1:]) / (ones.mT @ ones)
-    products = (rest.mT @ rest).numpy()
-    gram, by_y, square = products[:-1, :-1], products[:-1, -1], float(products[-1, -1])
+    products = rest.mT @ rest
+    gram, by_y, square = products[:-1, :-1], products[:-1, -1], products[-1, -1]
     j = len(gram)
-    inside = (np.arange(2**j)[:, None] >> np.arange(j)) & 1  # (2^J, J)
-    size = inside.sum(axis=1)
-    mean = inside / np.maximum(size, 1)[:, None]
+    inside = (torch.arange(2**j)[:, None] >> torch.arange(j) & 1).to(torch.float64)  # (2^J, J)
+    size = inside.sum(dim=1)
+    mean = inside / size.clamp_min(1.0)[:, None]
     # Sources outside of S have the precision matrix of the identity and change nothing.
-    both = inside[:, :, None] * inside[:, None, :]
-    precision = both * gram + np.eye(j) * np.where(inside, SLAB**-2, 1.0)[:, :, None]
+    precision = inside[:, :, None] * inside[:, None, :] * gram
+    precision = precision + torch.diag_embed(torch.where(inside > 0, SLAB**-2, 1.0).to(torch.float64))
     left = inside * (by_y - mean @ gram)  # B' (y - B w0)
-    change = np.linalg.solve(precision, left[:, :, None])[:, :, 0]
-    residual = square - 2.0 * mean @ by_y + np.einsum("si,ij,sj->s", mean, gram, mean) - (left * change).sum(axis=1)
-    _, determinant = np.linalg.slogdet(precision)
-    prior = np.array([math.log(EMPTY)] + [math.log((1.0 - EMPTY) / j / math.comb(j, k)) for k in range(1, j + 1)])
+    change = torch.linalg.solve(precision, left[:, :, None])[:, :, 0]
+    residual = square - 2.0 * mean @ by_y + ((mean @ gram) * mean).sum(dim=1) - (left * change).sum(dim=1)
+    determinant = torch.linalg.slogdet(precision)[1]
+    by_size = [math.log(EMPTY)] + [math.log((1.0 - EMPTY) / j / math.comb(j, k)) for k in range(1, j + 1)]
     log_evidence = (
-        prior[size]
-        - 0.5 * (determinant - size * math.log(SLAB**-2))
-        - (SHAPE + 0.5 * (len(data) - 1)) * np.log(RATE + 0.5 * np.maximum(residual, 0.0))
+        torch.tensor(by_size, dtype=torch.float64)[size.long()]
+        - 0.5 * (determinant + 2.0 * math.log(SLAB) * size)
+        - (SHAPE + 0.5 * (len(data) - 1)) * (RATE + 0.5 * residual.clamp_min(0.0)).log()
     )
-    share = np.exp(log_evidence - log_evidence.max())
-    share /= share.sum()
-    found: Array = share @ (inside * (mean + change))
-    return np.maximum(found, 0.0)
+    found: Tensor = (torch.softmax(log_evidence, dim=0)[:, None] * inside * (mean + change)).sum(dim=0)
+    if not bool(torch.isfinite(found).all()):
+        raise NumericalError("the weights of sources are not finite")
+    return found.clamp_min_(0.0)
