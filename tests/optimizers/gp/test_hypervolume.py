@@ -23,14 +23,16 @@ from asktell_server.optimizers.gp.hypervolume import (
     Boxes,
     LogChanceOfCorners,
     LogExpectedHypervolumeImprovement,
+    _learnable,
     corners_of,
     merit,
     reference_point,
     spread,
     undominated_boxes,
 )
+from asktell_server.optimizers.gp.kernel import Inputs
 from asktell_server.optimizers.gp.metric import FitConfig
-from asktell_server.optimizers.gp.model import Posterior
+from asktell_server.optimizers.gp.model import Geometry, Posterior
 from asktell_server.optimizers.gp.search import SearchConfig
 from asktell_server.optimizers.gp.study_model import Effort
 from asktell_server.optimizers.pareto import front
@@ -75,8 +77,24 @@ def term_of(models: Sequence[Posterior], points: Array, reference: Array) -> Log
     return LogExpectedHypervolumeImprovement(models, Boxes.of([undominated_boxes(own, reference) for own in points]))
 
 
+def learned(model: Posterior, inputs: Inputs) -> tuple[Tensor, Tensor]:  # (H, m), (H, m)
+    """Mean and variance of the mean as it will be once there is a measurement."""
+    mean, variance = model.predict(inputs)
+    return mean, variance.square() / (variance + model.geometry.noise()[:, None])
+
+
+class Noiseless:
+    """Where measurements are exact."""
+
+    def noise(self) -> Tensor:
+        """None."""
+        return torch.zeros(1, dtype=torch.float64)
+
+
 class Fixed:
-    """A posterior that says the same of every point; its derivatives are by mean and deviation themselves."""
+    """A posterior that is given by its moments."""
+
+    geometry = Noiseless()
 
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:  # (m,) or (H, m)
         self.mean, self.deviation = mean.reshape(-1, mean.shape[-1]), deviation.reshape(-1, mean.shape[-1])
@@ -160,7 +178,7 @@ def test_it_is_the_mean_gain(objectives: int) -> None:
     found = term_of(models, points, reference).value(scene.new).exp()
 
     rng = np.random.default_rng(4)
-    moments = [model.predict(scene.new) for model in models]
+    moments = [learned(model, scene.new) for model in models]
     gains = []
     for h in range(3):
         lower, upper = undominated_boxes(points[h], reference)
@@ -254,7 +272,7 @@ def test_many_objectives_count_chances_of_corners() -> None:
     value, gradient = term.value_and_gradient(scene.new)
 
     assert torch.allclose(value, term.value(scene.new), rtol=1e-12)
-    moments = [model.predict(scene.new) for model in models]
+    moments = [learned(model, scene.new) for model in models]
     expected = torch.zeros(2, 7, len(log_weights), dtype=torch.float64) + log_weights
     for j, (mean, variance) in enumerate(moments):
         u = (corners[:, None, :, j] - mean[:, :, None]) / variance.sqrt()[:, :, None]
@@ -383,6 +401,25 @@ def test_a_reference_is_beyond_the_front() -> None:
         assert bool((points[front(points)] < near).all())
         assert bool((points < far).all())
         assert bool((near <= far).all())
+
+
+def test_a_measurement_moves_the_mean_as_expected() -> None:
+    """With variance v and noise, an outcome one off moves it by v / (v + noise); so its variance is v^2 / (v + noise)."""
+    scene = Scene(RICH, sets=2)
+    model = Posterior(Geometry(scene.kernel, scene.theta, scene.inputs, torch.zeros(12, dtype=torch.float64)), scene.y)
+    at = scene.new.rows(slice(0, 1))
+    mean, variance = model.predict(at)
+    known = torch.zeros(1, dtype=torch.float64)
+
+    up, down = (model.extended(at, known, mean + off).predict(at)[0] for off in (0.5, -0.5))
+
+    noise = scene.theta.noise.exp()
+    assert torch.allclose(model.geometry.noise(), noise, rtol=1e-9)
+    found, slope = _learnable(model, variance)
+    # The constant of the model moves a little as well.
+    assert torch.allclose(((up - down) ** 2 * (variance + noise[:, None]))[:, 0], found[:, 0], rtol=0.05)
+    ahead, behind = (_learnable(model, variance * (1 + off))[0] for off in (1e-6, -1e-6))
+    assert torch.allclose((ahead - behind) / (2e-6 * variance), slope, rtol=1e-6)
 
 
 def test_a_front_is_spread_from_its_ends() -> None:

@@ -10,5 +10,5 @@
     explain.py       what the models have learned; explainable.py lends it their posteriors
     optimizer.py     the optimizer: which results teach what, when to refit, what to propose
 
-Notation is that of docs/notation.md. Importing a module below this package imports torch, except for `optimizer`.
+Notation is that of docs/notation.md. Importing a module below this package imports torch, except for `optimizer` and `foreign`.
 """

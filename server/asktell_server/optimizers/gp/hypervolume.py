@@ -8,7 +8,9 @@ outcome f gains from each box the part that lies above f, so for independent obj
 
 Each expectation is s h((edge - mean) / s) as in expected improvement, and all is done in logarithms, which keeps gradients alive
 where no improvement is in sight [4]_. The front is that of the posterior means at the observed points, not of the measurements,
-so that noise does not enter it: each hyperparameter set has a front of its own.
+so that noise does not enter it: each hyperparameter set has a front of its own. And what may improve it is again a posterior mean,
+that at the new point after its measurement: normal around the mean of now, with variance v^2 / (v + noise) where the outcome's is v
+(as in knowledge-gradient policies [8]_). With v in its place the ends of a front would be measured again and again.
 
 For two objectives and a front of K points there are K + 1 boxes, for three about 2 K, for four about 8 K; then they become too
 many. With more than that the gain is the integral, over all corners c that no point dominates, of P(f <= c), and it is taken over
@@ -25,6 +27,8 @@ corners on random rays from the ideal point through the front: the improvement o
    performance comparison. Evolutionary Computation 26 (2018).
 .. [6] R. Zhang, D. Golovin. Random hypervolume scalarizations for provable multi-objective black box optimization. ICML 2020.
 .. [7] A. Deutz, M. Emmerich, K. Yang. The expected R2-indicator improvement for multi-objective Bayesian optimization. EMO 2019.
+.. [8] P. Frazier, W. Powell, S. Dayanik. The knowledge-gradient policy for correlated normal beliefs. INFORMS J. on Computing 21
+   (2009).
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from torch import Tensor
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.acquisition import Term
 from asktell_server.optimizers.gp.kernel import Inputs
-from asktell_server.optimizers.gp.model import Posterior
+from asktell_server.optimizers.gp.model import Posterior, PosteriorAt
 from asktell_server.optimizers.pareto import front
 from asktell_server.optimizers.safe_math import log_h, log_ndtr
 
@@ -248,32 +252,30 @@ class LogExpectedHypervolumeImprovement(Term):
         self._posteriors, self._boxes = posteriors, boxes
 
     def value(self, inputs: Inputs) -> Tensor:
-        boxes = self._boxes
-        total: Tensor = boxes.absent[:, None]
+        total: Tensor = self._boxes.absent[:, None]
         for j, posterior in enumerate(self._posteriors):
             mean, variance = posterior.predict(inputs)
-            total = total + self._parts(j, mean, variance.sqrt())[0]
-        found: Tensor = torch.logsumexp(total, dim=(0, 2)) - math.log(len(total))
-        return found
+            total = total + self._parts(j, mean, _learnable(posterior, variance)[0])[0]
+        return _mixed(total)
 
     def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        boxes = self._boxes
-        total: Tensor = boxes.absent[:, None]
+        total: Tensor = self._boxes.absent[:, None]
         pieces = []
         for j, posterior in enumerate(self._posteriors):
-            mean, variance, d_mean, d_variance = posterior.predict_with_gradient(inputs)
-            value, by_mean, by_variance = self._parts(j, mean, variance.sqrt())
+            at = posterior.at(inputs)
+            learnable, slope = _learnable(posterior, at.variance)
+            value, by_mean, by_variance = self._parts(j, at.mean, learnable)
             total = total + value
-            pieces.append((by_mean, by_variance, d_mean, d_variance))
-        return _mixed(total, pieces, inputs)
+            pieces.append((at, by_mean, by_variance * slope[:, :, None]))
+        return _mixed(total), _gradient(total, pieces)
 
     def _parts(
-        self, j: int, mean: Tensor, deviation: Tensor
+        self, j: int, mean: Tensor, variance: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:  # (H, m) -> 3 x (H, m, B)
         """Objective j's factor of each box: its logarithm, and the derivatives of this by mean and variance."""
         boxes = self._boxes
         sets, most = boxes.absent.shape
-        mean, deviation = mean.expand(sets, -1)[:, :, None], deviation.expand(sets, -1)[:, :, None]
+        mean, deviation = mean.expand(sets, -1)[:, :, None], variance.sqrt().expand(sets, -1)[:, :, None]
         u = (boxes.edges[j][:, None] - mean) / deviation
         log_part, slope = log_h(u)
         # Of the log expectation; the last column is the edge at minus infinity.
@@ -302,35 +304,52 @@ class LogChanceOfCorners(Term):
         total: Tensor = self._log_weights
         for j, posterior in enumerate(self._posteriors):
             mean, variance = posterior.predict(inputs)
-            total = total + log_ndtr((self._corners[:, None, :, j] - mean[:, :, None]) / variance.sqrt()[:, :, None])[0]
-        return torch.logsumexp(total, dim=(0, 2)) - math.log(len(total))
+            total = total + self._parts(j, mean, _learnable(posterior, variance)[0])[0]
+        return _mixed(total)
 
     def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         total: Tensor = self._log_weights
         pieces = []
         for j, posterior in enumerate(self._posteriors):
-            mean, variance, d_mean, d_variance = posterior.predict_with_gradient(inputs)
-            deviation = variance.sqrt()[:, :, None]
-            u = (self._corners[:, None, :, j] - mean[:, :, None]) / deviation
-            value, slope = log_ndtr(u)
+            at = posterior.at(inputs)
+            learnable, slope = _learnable(posterior, at.variance)
+            value, by_mean, by_variance = self._parts(j, at.mean, learnable)
             total = total + value
-            pieces.append((-slope / deviation, -0.5 * slope * u / deviation.square(), d_mean, d_variance))
-        return _mixed(total, pieces, inputs)
+            pieces.append((at, by_mean, by_variance * slope[:, :, None]))
+        return _mixed(total), _gradient(total, pieces)
+
+    def _parts(
+        self, j: int, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:  # (H, m) -> 3 x (H, m, C)
+        """Objective j's factor of each corner, P(f_j <= c_j): its logarithm, and the derivatives of this by mean and variance."""
+        deviation = variance.sqrt()[:, :, None]
+        u = (self._corners[:, None, :, j] - mean[:, :, None]) / deviation
+        value, slope = log_ndtr(u)
+        return value, -slope / deviation, -0.5 * slope * u / deviation.square()
 
 
-def _mixed(
-    total: Tensor,  # (H, m, B) logarithms
-    pieces: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
-    inputs: Inputs,
-) -> tuple[Tensor, Tensor]:  # (m,), (m, p)
-    """Logarithm of the mean over H of the sum over B, and its gradient.
+def _learnable(posterior: Posterior, variance: Tensor) -> tuple[Tensor, Tensor]:  # (H, m) -> (H, m), (H, m)
+    """By how much a measurement is expected to move the mean, v^2 / (v + noise), and the derivative of this by v."""
+    ratio = variance / (variance + posterior.geometry.noise()[:, None])
+    return variance * ratio, ratio * (2.0 - ratio)
 
-    `pieces` hold for each objective the derivatives of `total` by mean and variance, and the gradients of these two.
-    """
-    log_sum = torch.logsumexp(total, dim=(0, 2))
-    share = torch.exp(total - log_sum[:, None])
-    gradient = torch.zeros_like(inputs.x)
-    for by_mean, by_variance, d_mean, d_variance in pieces:
-        gradient += ((share * by_mean).sum(dim=2)[:, :, None] * d_mean).sum(dim=0)
-        gradient += ((share * by_variance).sum(dim=2)[:, :, None] * d_variance).sum(dim=0)
-    return log_sum - math.log(len(total)), gradient
+
+def _mixed(total: Tensor) -> Tensor:  # (H, m, B) -> (m,)
+    """Logarithm of the mean over H of the sum over B of what `total` is the logarithm of."""
+    return torch.logsumexp(total, dim=(0, 2)) - math.log(len(total))
+
+
+def _gradient(
+    total: Tensor,  # (H, m, B)
+    pieces: Sequence[tuple[PosteriorAt, Tensor, Tensor]],
+) -> Tensor:  # (m, p)
+    """The gradient of `_mixed`. `pieces` hold for each objective the derivatives of `total` by mean and variance, (H, m, B)."""
+    share = torch.exp(total - torch.logsumexp(total, dim=(0, 2))[:, None])
+    gradient: Tensor | float = 0.0
+    for at, by_mean, by_variance in pieces:
+        by = [(share * part).sum(dim=2) for part in (by_mean, by_variance)]
+        if len(at.mean) == 1:  # one set that serves for all
+            by = [part.sum(dim=0, keepdim=True) for part in by]
+        gradient = gradient + at.gradients(*by).sum(dim=0)
+    assert isinstance(gradient, Tensor)
+    return gradient

@@ -247,6 +247,11 @@ class Geometry:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def noise(self) -> Tensor:  # (H,)
+        """The variance of an observation's noise, on average."""
+        own = self.factor.square().sum(dim=2) - self.kernel.variance(self.theta)[:, None]
+        return own.mean(dim=1).clamp_min(LEAST_NOISE)
+
     def extended(self, inputs: Inputs, known_variance: Tensor) -> Geometry:  # known_variance (m,)
         """With m further points: L and its inverse get m more rows, in O(n^2 m) instead of O(n^3)."""
         kernel, theta = self.kernel, self.theta

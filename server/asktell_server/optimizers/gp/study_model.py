@@ -6,11 +6,14 @@ Which trial teaches which model, by how it ended:
     pruned               the objective of its last measurement, if it has one; and that trials succeed there
     failed, infeasible   that they do not: a model of the label is a term of the acquisition function like a constraint
 
-The acquisition function of one objective is log expected improvement + log P(each constraint is kept) + log P(success) - log
-expected cost + the user's belief; while no feasible result is known, only the probabilities count. Pending points are taken as
-observed with the outcome that the model expects (kriging believer), so that trials in parallel spread out.
+The acquisition function is log expected improvement, of several objectives that of the hypervolume, + log P(each constraint is
+kept) + log P(success) - log expected cost + the user's belief [1]_. While no feasible result is known, whatever is better than the
+worst is an improvement, so the probabilities decide. Pending points are taken as observed with the outcome that the model expects
+(kriging believer), so that trials in parallel spread out.
 
 If the numerics fail the hyperparameters are replaced by the prior's, once; NumericalError leaves this module only after that.
+
+.. [1] J. Gardner, M. Kusner, Z. Xu, K. Weinberger, J. Cunningham. Bayesian optimization with inequality constraints. ICML 2014.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import GpOptimizer, StudySpec
@@ -54,6 +58,8 @@ INCUMBENTS = 64
 CANDIDATES = 256
 """Results among which the Pareto front is looked for."""
 WIDE = 20
+TOLERANCE = 1e-3
+"""Up to this, in units of the median violation, a constraint's mean at a feasible result may be above 0 by rounding alone."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
 
@@ -279,15 +285,24 @@ class StudyModel:
         """The term of the objectives. While no trial can be the best, anything better than the worst is an improvement."""
         rows = self._incumbents()
         at = self.objectives[0].all_inputs().rows(torch.from_numpy(rows))
-        if ahead is not None and self._eligible.any():
-            # A pending point counts if it is expected to keep the constraints.
-            kept = [(p.predict(ahead)[0].mean(dim=0) <= 0) for p in self._constraint_posteriors(None)]
-            at = at.joined(ahead.rows(torch.stack(kept).all(dim=0)) if kept else ahead)
+        if self._eligible.any():
+            # Luck may have let a measurement pass; and a pending point counts if it is expected to.
+            kept = self._is_expected_feasible(at, TOLERANCE)
+            at = at.rows(kept) if kept.any() else at
+            if ahead is not None:
+                at = at.joined(ahead.rows(self._is_expected_feasible(ahead, 0.0)))
         means = [posterior.predict(at)[0] for posterior in believed]
         if len(means) == 1:
             best = means[0].min(dim=1) if self._eligible.any() else means[0].max(dim=1)
             return LogExpectedImprovement(believed[0], best.values)
         return hypervolume_improvement(believed, means, random, is_front=bool(self._eligible.any()))
+
+    def _is_expected_feasible(self, at: Inputs, tolerance: float) -> Tensor:  # (m,)
+        """Whether the means of all constraints are below `tolerance`."""
+        found = torch.ones(len(at), dtype=torch.bool)
+        for posterior in self._constraint_posteriors(None):
+            found &= posterior.mean(at).mean(dim=0) <= tolerance
+        return found
 
     def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> list[Term]:
         terms = [self._improvement(believed, ahead, random), *self._chances(ahead)]

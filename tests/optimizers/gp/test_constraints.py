@@ -1,0 +1,89 @@
+"""Outcome constraints: what counts as feasible under noise, and where to look while nothing is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from asktell_server.domain.objectives import OutcomeConstraint
+from asktell_server.domain.space import Point
+from asktell_server.domain.trial import SuggestionSource
+
+from .support import SQUARE, optimizer, study, succeeded
+
+BOUND = OutcomeConstraint("size", max=0.0)
+
+
+def points(count: int) -> list[Point]:
+    """Scattered over the square."""
+    rng = np.random.default_rng(2)
+    return [{"x": float(x), "y": float(y)} for x, y in rng.random((count, 2))]
+
+
+def test_the_optimum_on_a_boundary_is_found() -> None:
+    """Of x + y where x + 2 y >= 1 has to hold: 0.5, with 20 trials, of which no few are feasible."""
+    made = optimizer(study(SQUARE, constraints=[BOUND]))
+    feasible = []
+    for number in range(1, 21):
+        point = made.ask(number, []).suggestion.point
+        x, y = float(point["x"]), float(point["y"])
+        size = 1.0 - x - 2.0 * y
+        made.tell([succeeded(number, point, x + y, size=size)])
+        if size <= 0:
+            feasible.append(x + y)
+
+    assert min(feasible) < 0.51
+    assert len(feasible) >= 6
+
+
+def test_parallel_asks_spread_out_while_nothing_is_feasible() -> None:
+    """Where a pending point may turn out feasible no second one is sent: it may not."""
+    history = [
+        succeeded(i, p, float(p["x"]), size=0.2 + abs(float(p["x"]) - 0.7) + abs(float(p["y"]) - 0.4))
+        for i, p in enumerate(points(8), 1)
+    ]
+    made = optimizer(study(SQUARE, constraints=[BOUND]), history)
+    pending: list[Point] = []
+    for number in range(9, 13):
+        suggestion = made.ask(number, pending).suggestion
+        assert suggestion.source is SuggestionSource.MODEL
+        pending.append(suggestion.point)
+
+    places = np.array([[float(p["x"]), float(p["y"])] for p in pending])
+    distances = np.abs(places[:, None] - places[None]).max(axis=2)[np.triu_indices(4, 1)]
+    assert float(distances.min()) > 0.02
+
+
+def test_a_lucky_measurement_is_not_the_one_to_beat() -> None:
+    """Amid noisy results that break a bound, one that seems to keep it is not believed; where all keep it, they are."""
+    rng = np.random.default_rng(4)
+    history = []
+    for i, p in enumerate(points(30), 1):
+        x = float(p["x"])
+        history.append(succeeded(i, p, x, size=0.5 - x + 0.1 * float(rng.normal())))
+    # The best of all, far on the wrong side.
+    lucky: Point = {"x": 0.2, "y": 0.5}
+    history.append(succeeded(31, lucky, 0.2, size=-0.01))
+    made = optimizer(study(SQUARE, constraints=[BOUND]), history)
+    made.ask(32, [])
+    model = made._model
+    assert model is not None
+
+    rows = model._incumbents()
+    kept = model._is_expected_feasible(model.objectives[0].all_inputs().rows(torch.from_numpy(rows)), 1e-3)
+
+    assert 30 in rows
+    assert not bool(kept[list(rows).index(30)])
+    assert int(kept.sum()) >= 8
+
+
+def test_a_pending_point_is_no_incumbent_if_it_will_hardly_be_feasible() -> None:
+    """A point that is better than all feasible ones, but on the wrong side, leaves the search where it was."""
+    history = [succeeded(i, p, float(p["x"]), size=0.5 - float(p["x"])) for i, p in enumerate(points(12), 1)]
+    made = optimizer(study(SQUARE, constraints=[BOUND]), history)
+
+    alone = made.ask(13, []).suggestion.point
+    beside = made.ask(13, [{"x": 0.05, "y": 0.9}]).suggestion.point
+
+    assert abs(float(alone["x"]) - 0.5) < 0.1
+    assert abs(float(beside["x"]) - float(alone["x"])) < 0.05
