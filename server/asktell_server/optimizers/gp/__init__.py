@@ -4,6 +4,7 @@
     kernel.py        covariance functions over those arrays, with derivatives
     model.py         hyperparameters, their priors and their fit; the posterior
     acquisition.py   how much a point promises: values and gradients
+    hypervolume.py   the same of several objectives: by how much a point enlarges what the Pareto front dominates
     search.py        the point that promises most
     foreign.py       values and points of one study in the space of another
     transfer.py      what earlier studies teach: a trend for the first objective's model

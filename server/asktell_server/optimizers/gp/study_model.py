@@ -58,8 +58,8 @@ INCUMBENTS = 64
 CANDIDATES = 256
 """Results among which the Pareto front is looked for."""
 WIDE = 20
-TOLERANCE = 1e-3
-"""Up to this, in units of the median violation, a constraint's mean at a feasible result may be above 0 by rounding alone."""
+LUCK = 1.0
+"""A result that kept a constraint is not believed if the model's mean there is so many deviations beyond the bound."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
 
@@ -287,7 +287,7 @@ class StudyModel:
         at = self.objectives[0].all_inputs().rows(torch.from_numpy(rows))
         if self._eligible.any():
             # Luck may have let a measurement pass; and a pending point counts if it is expected to.
-            kept = self._is_expected_feasible(at, TOLERANCE)
+            kept = self._is_expected_feasible(at, LUCK)
             at = at.rows(kept) if kept.any() else at
             if ahead is not None:
                 at = at.joined(ahead.rows(self._is_expected_feasible(ahead, 0.0)))
@@ -297,11 +297,13 @@ class StudyModel:
             return LogExpectedImprovement(believed[0], best.values)
         return hypervolume_improvement(believed, means, random, is_front=bool(self._eligible.any()))
 
-    def _is_expected_feasible(self, at: Inputs, tolerance: float) -> Tensor:  # (m,)
-        """Whether the means of all constraints are below `tolerance`."""
+    def _is_expected_feasible(self, at: Inputs, deviations: float) -> Tensor:  # (m,)
+        """Whether no constraint's mean is more than so many deviations beyond the bound."""
         found = torch.ones(len(at), dtype=torch.bool)
         for posterior in self._constraint_posteriors(None):
-            found &= posterior.mean(at).mean(dim=0) <= tolerance
+            mean, variance = posterior.predict(at)
+            width = (variance.mean(dim=0) + mean.var(dim=0, correction=0)).sqrt()
+            found &= mean.mean(dim=0) <= deviations * width
         return found
 
     def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> list[Term]:
