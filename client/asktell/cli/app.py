@@ -99,24 +99,42 @@ def root(ctx: click.Context, target: str | None, project: str, timeout: float) -
     ctx.obj = ctx.with_resource(Session(target, project, timeout))
 
 
-@root.command(
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def serve(arguments: tuple[str, ...]) -> None:
-    """Run the server (`asktell serve --help`)."""
+_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_OPERATOR_COMMANDS = {"migrate": "Bring a database's schema up to date"}
+
+
+def _run_module(*command: str) -> None:
+    """Becomes another Python process."""
     if importlib.util.find_spec("asktell_server") is None:
         raise _Failure("the server is not installed: pip install 'asktell[server]'")
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "asktell_server", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
-@root.command(
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@root.command(add_help_option=False, context_settings=_PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Run the server (`asktell serve --help`)."""
+    _run_module("asktell_server", *arguments)
+
+
+def _operator_command(name: str, summary: str) -> click.Command:
+    """A command on the server's database (`asktell_server.admin`)."""
+
+    @click.command(name, add_help_option=False, context_settings=_PASS_ON, help=f"{summary} (`asktell {name} --help`).")
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def command(arguments: tuple[str, ...]) -> None:
+        _run_module("asktell_server.admin", name, *arguments)
+
+    return command
+
+
+for _name, _summary in _OPERATOR_COMMANDS.items():
+    root.add_command(_operator_command(_name, _summary))
+
+
+@root.command(add_help_option=False, context_settings=_PASS_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def demo(arguments: tuple[str, ...]) -> None:
     """Tune a real network (`asktell demo --help`)."""

@@ -1,0 +1,18 @@
+"""The commands by name; each says its failures in a line and ends with a status other than 0."""
+
+from __future__ import annotations
+
+import click
+
+from asktell_server.admin.migrate import migrate
+
+
+@click.group(name="asktell", context_settings={"show_default": True, "max_content_width": 120})
+def commands() -> None:
+    """Operate AskTell's database."""
+
+
+commands.add_command(migrate)
+
+if __name__ == "__main__":
+    commands(prog_name="asktell")
