@@ -56,9 +56,11 @@ class GpAsk(DesignedOptimizer):
 
     @property
     def initial_points(self) -> int:
-        """Number of trials that precede the model."""
-        usual = max(4, min(self.encoding.dimensions + 2, 12))
-        return self.settings.initial_points or (max(4, usual // 2 + 1) if self._of_sources else usual)
+        """Number of trials that precede the model: half the number of dimensions and 2, within 4 and 7.
+
+        The model's average over hyperparameters is unsure enough of itself to go on exploring, and looks where it pays.
+        """
+        return self.settings.initial_points or max(4, min(self.encoding.dimensions + 4, 14) // 2)
 
     @cached_property
     def _of_sources(self) -> list[tuple[Point, str]]:
