@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -27,16 +28,20 @@ from asktell.v1 import study_service_pb2, study_service_pb2_grpc
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial
 from asktell_server.engine.host import EngineHost, HostConfig
+from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.http import HttpServer
 from asktell_server.observe.metrics import Metrics
 from asktell_server.optimizers.base import SourceStudy
 from asktell_server.optimizers.registry import preload
+from asktell_server.rpc.access import Gate
 from asktell_server.rpc.boundary import Boundary
 from asktell_server.rpc.servicer import Servicer
 from asktell_server.service.asking import AskConfig, Asking
+from asktell_server.service.authentication import Authenticator, StoredTokens
 from asktell_server.service.commits import Bell, Commits
 from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
+from asktell_server.service.oidc import OidcConfig, OidcTokens
 from asktell_server.service.studies import Studies
 from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
@@ -57,6 +62,17 @@ class CannotListen(Exception):
 
 
 @dataclass(frozen=True)
+class AccessConfig:
+    """Who may call. `required`: every call needs a token (`asktell token create`). `oidc`: tokens of this identity provider are taken
+    too. `audit`: the file that writes and refusals are recorded in; None means standard error. Without `required` none of this counts.
+    """
+
+    required: bool = False
+    oidc: OidcConfig | None = None
+    audit: Path | None = None
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """Everything that can be set.
 
@@ -74,6 +90,7 @@ class ServerConfig:
     drain_grace_s: float = 10.0
     max_message_bytes: int = 16 * 1024 * 1024
     reflection: bool = True
+    access: AccessConfig = field(default_factory=AccessConfig)
     host: HostConfig = field(default_factory=HostConfig)
     ask: AskConfig = field(default_factory=AskConfig)
 
@@ -108,7 +125,14 @@ class App:
             Watching(self.storage, self._bell, metrics),
             Explaining(self.storage, self.host),
         )
-        self._servicer = Boundary(metrics).guarded(servicer, _DESCRIPTOR)
+        access = config.access
+        gate, self._audit = None, None
+        if access.required:
+            authenticators: list[Authenticator] = [StoredTokens(self.storage, clock)]
+            if access.oidc is not None:
+                authenticators.append(OidcTokens(access.oidc))
+            gate, self._audit = Gate(authenticators), AuditLog(access.audit)
+        self._servicer = Boundary(metrics, gate, self._audit).guarded(servicer, _DESCRIPTOR)
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
         self._health = health_aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -158,6 +182,8 @@ class App:
             await asyncio.to_thread(self._http.stop)
         await self.host.stop()
         await self.storage.stop()
+        if self._audit is not None:
+            self._audit.close()
         log.info("stopped")
 
     async def _listen(self) -> None:

@@ -21,12 +21,13 @@ import click
 import uvloop
 from click.core import ParameterSource
 
-from asktell_server.app import App, CannotListen, ServerConfig, default_workers
+from asktell_server.app import AccessConfig, App, CannotListen, ServerConfig, default_workers
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.engine.host import HostConfig
 from asktell_server.engine.pool import PoolConfig
 from asktell_server.observe import logs
 from asktell_server.service.asking import AskConfig
+from asktell_server.service.oidc import BadConfig, OidcConfig
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})")
 
@@ -126,6 +127,18 @@ _DEFAULT = ServerConfig()
     help="HTTP address (metrics, health), or none.",
 )
 @click.option(
+    "--auth/--no-auth", default=_DEFAULT.access.required, show_envvar=True,
+    help="Every call needs a bearer token (asktell token create).",
+)  # fmt: skip
+@click.option(
+    "--oidc", type=click.Path(exists=True, dir_okay=False, path_type=Path), show_envvar=True,
+    help="TOML file about an identity provider whose tokens are taken too; implies --auth.",
+)  # fmt: skip
+@click.option(
+    "--audit-log", type=click.Path(dir_okay=False, path_type=Path), show_envvar=True,
+    help="With --auth: record writes and refusals in this file.  [default: standard error]",
+)  # fmt: skip
+@click.option(
     "--workers",
     type=click.IntRange(1, 256),
     default=default_workers,
@@ -224,11 +237,23 @@ def main(**options: Any) -> None:
             max_waiting_asks=options["max_waiting_asks"],
         ),
         ask=AskConfig(timeout_s=options["ask_timeout_s"]),
+        access=_access(options["auth"] or options["oidc"] is not None, options["oidc"], options["audit_log"]),
     )
     try:
         uvloop.run(_serve(config, options["ready_file"], stop_with_parent=options["stop_with_parent"]))
     except (StorageUnavailable, CannotListen) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _access(required: bool, oidc: Path | None, audit: Path | None) -> AccessConfig:
+    try:
+        if audit is not None and required:
+            audit.open("a").close()
+        return AccessConfig(required, None if oidc is None else OidcConfig.read(oidc), audit)
+    except BadConfig as error:
+        raise click.BadParameter(str(error), param_hint="--oidc") from error
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {audit}: {error.strerror}", param_hint="--audit-log") from error
 
 
 async def _serve(config: ServerConfig, ready_file: Path | None, *, stop_with_parent: bool) -> None:

@@ -100,7 +100,10 @@ def root(ctx: click.Context, target: str | None, project: str, timeout: float) -
 
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-_OPERATOR_COMMANDS = {"migrate": "Bring a database's schema up to date"}
+_OPERATOR_COMMANDS = {
+    "migrate": "Bring a database's schema up to date",
+    "token": "Create, list and revoke bearer tokens",
+}
 
 
 def _run_module(*command: str) -> None:

@@ -29,13 +29,15 @@ they apply, `BadRequest` (all violations at once, up to 20, and a count of the r
   FAILED_PRECONDITION  STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED, TRIAL_NOT_RUNNING,
                        RESULT_CONFLICT, MEASUREMENT_CONFLICT, NO_MODEL    the state does not allow it; nothing changed
   ABORTED              ETAG_MISMATCH, CONCURRENT_UPDATE         read again, then repeat
+  UNAUTHENTICATED      UNAUTHENTICATED, TOKEN_EXPIRED           where callers must be known: send `authorization: Bearer TOKEN`
+  PERMISSION_DENIED    PERMISSION_DENIED                        the same whether the project or study exists or not
   RESOURCE_EXHAUSTED   SERVER_BUSY                              repeat after `RetryInfo.retry_delay`
   UNIMPLEMENTED        FEATURE_NOT_IMPLEMENTED                  the study asks for something that this server cannot do
   UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE, COMPUTE_UNAVAILABLE    repeat
   OUT_OF_RANGE         REVISION_IN_FUTURE                       WatchStudy was given a revision that is not there
   INTERNAL             INTERNAL                                 a bug; metadata `log_id` finds it in the server's log
 
-UNAVAILABLE, INTERNAL and RESOURCE_EXHAUSTED can come from any call and are not repeated below.
+UNAUTHENTICATED, PERMISSION_DENIED, UNAVAILABLE, INTERNAL and RESOURCE_EXHAUSTED can come from any call and are not repeated below.
 """
 
 from asktell.v1 import study_pb2 as _study_pb2

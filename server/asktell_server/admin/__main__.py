@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from asktell_server.admin.migrate import migrate
+from asktell_server.admin.token import token
 
 
 @click.group(name="asktell", context_settings={"show_default": True, "max_content_width": 120})
@@ -13,6 +14,7 @@ def commands() -> None:
 
 
 commands.add_command(migrate)
+commands.add_command(token)
 
 if __name__ == "__main__":
     commands(prog_name="asktell")

@@ -21,6 +21,9 @@
     ├── Aborted
     │   ├── EtagMismatch
     │   └── ConcurrentUpdate       lost a race even after internal retries
+    ├── Unauthenticated            no token, or one that is good for nothing
+    │   └── TokenExpired
+    ├── PermissionDenied           the role in the project does not allow it, or there is no such project for the caller
     ├── ServerBusy                 carries how long to wait
     ├── FeatureNotImplemented      names what was asked for
     ├── Unavailable
@@ -206,6 +209,27 @@ class ConcurrentUpdate(Aborted):
     """The transaction lost a race, also after internal retries."""
 
     reason = "CONCURRENT_UPDATE"
+
+
+class Unauthenticated(AskTellError):
+    """Nobody knows who calls."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class TokenExpired(Unauthenticated):
+    """The token was good once."""
+
+    reason = "TOKEN_EXPIRED"
+
+    def __init__(self) -> None:
+        super().__init__("the token has expired; get a new one")
+
+
+class PermissionDenied(AskTellError):
+    """The caller is known and may not do this."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class ServerBusy(AskTellError):

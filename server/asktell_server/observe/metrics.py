@@ -75,6 +75,9 @@ class Metrics:
         )
         for cause in FALLBACK_CAUSES:
             self._fallbacks.labels(cause)  # there from the start, so that a rate sees the first one
+        self._denied = Counter(
+            "asktell_denied_total", "Calls that were not let in, by reason.", ["reason"], registry=registry
+        )
         self._leases_expired = Counter("asktell_leases_expired_total", "Trials whose lease ran out.", registry=registry)
         self._worker_restarts = Counter(
             "asktell_worker_restarts_total",
@@ -94,6 +97,10 @@ class Metrics:
         self._queue_depth = Gauge("asktell_queue_depth", "Asks that wait for a suggestion.", registry=registry)
         self._streams = Gauge("asktell_watch_streams", "Open WatchStudy streams.", registry=registry)
         self._rpc_children: dict[tuple[str, str], Histogram] = {}
+
+    def denied(self, reason: str) -> None:
+        """A call was refused because of who made it, or because nobody knows who did."""
+        self._denied.labels(reason).inc()
 
     def rpc_finished(self, method: str, code: str, seconds: float) -> None:
         """A call ended."""

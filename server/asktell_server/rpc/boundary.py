@@ -1,4 +1,6 @@
-"""What stands around every call of our service: errors become status here and only here; latency is counted, calls are logged."""
+"""What stands around every call of our service: who calls and whether they may; errors become status here and only here; latency is
+counted, calls are logged, and where callers are known, writes and refusals are recorded.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ import grpc.aio
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
-from asktell_server.domain.errors import AskTellError
+from asktell_server.domain.access import Principal
+from asktell_server.domain.errors import AskTellError, PermissionDenied, Unauthenticated
+from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.metrics import Metrics
+from asktell_server.rpc.access import NEEDS, Gate
 from asktell_server.rpc.status import Status, internal_status, to_status
+from asktell_server.service.authentication import REMEMBERED_S
 
 _MAX_LOGGED = 300
 
@@ -30,12 +36,17 @@ S = TypeVar("S")
 class Boundary:
     """Guards the methods of a servicer. (A gRPC interceptor would do the same, at the price of another coroutine per call.)"""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, gate: Gate | None = None, audit: AuditLog | None = None) -> None:
+        """Without a `gate` everybody may do everything."""
         self._metrics = metrics
+        self._gate = gate
+        self._audit = audit
         self._log = structlog.get_logger().bind()
 
     def guarded(self, servicer: S, service: ServiceDescriptor) -> S:
         """The servicer with a guard around each method of `service`."""
+        if self._gate is not None:
+            self._gate.check_complete(service)
         guards = {
             method.name: (self._guard_stream if method.server_streaming else self._guard_unary)(
                 method.name, getattr(servicer, method.name)
@@ -48,7 +59,11 @@ class Boundary:
         async def call(request: Any, context: Context) -> Any:
             started = time.perf_counter()
             code = grpc.StatusCode.OK
+            caller: Principal | None = None
             try:
+                if self._gate is not None:
+                    caller = await self._gate.identify(context)
+                    self._gate.permit(caller, name, request)
                 return await method(request, context)
             except asyncio.CancelledError:
                 code = _given_up(context)
@@ -58,6 +73,7 @@ class Boundary:
                 await context.abort(code, message, trailers)
             finally:
                 self._finished(name, code, started, request)
+                self._record(name, code, request, caller, context)
 
         return call
 
@@ -67,8 +83,17 @@ class Boundary:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             started = time.perf_counter()
             code = grpc.StatusCode.OK
+            caller: Principal | None = None
             try:
+                if self._gate is not None:
+                    caller = await self._gate.identify(context)
+                    self._gate.permit(caller, name, request)
+                checked = started
                 async for response in method(request, context):
+                    if self._gate is not None and time.perf_counter() - checked > REMEMBERED_S:
+                        # A stream outlives its token by one message at most.
+                        self._gate.permit(await self._gate.identify(context), name, request)
+                        checked = time.perf_counter()
                     yield response
             except (asyncio.CancelledError, GeneratorExit):
                 code = _given_up(context)
@@ -78,12 +103,15 @@ class Boundary:
                 await context.abort(code, message, trailers)
             finally:
                 self._finished(name, code, started, request)
+                self._record(name, code, request, caller, context)
 
         return call
 
     def _status(self, name: str, error: Exception, request: Any) -> Status:
         if isinstance(error, AskTellError):
             status = to_status(error)
+            if isinstance(error, (Unauthenticated, PermissionDenied)):
+                self._metrics.denied(error.reason)
             self._log.info(
                 "call refused",
                 method=name,
@@ -102,6 +130,15 @@ class Boundary:
         self._metrics.rpc_finished(name, code.name, seconds)
         if code is grpc.StatusCode.OK and self._log.is_enabled_for(logging.DEBUG):
             self._log.debug("call", method=name, **_ids(request), ms=round(seconds * 1000, 3))
+
+    def _record(
+        self, name: str, code: grpc.StatusCode, request: Any, caller: Principal | None, context: Context
+    ) -> None:
+        refused = code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+        if self._audit is None or not (refused or NEEDS[name].changes):
+            return
+        who = caller.name if caller is not None else ""
+        self._audit.record(caller=who, method=name, **_ids(request), code=code.name, peer=context.peer())
 
 
 def _given_up(context: Context) -> grpc.StatusCode:

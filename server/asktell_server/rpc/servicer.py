@@ -15,6 +15,7 @@ from asktell_server.domain.errors import InvalidArgument, Violation
 from asktell_server.domain.study import StudyState
 from asktell_server.domain.trial import RESULT_STATES, TrialState
 from asktell_server.rpc import convert
+from asktell_server.rpc.access import ALL_PROJECTS, visible_projects
 from asktell_server.service import paging
 from asktell_server.service.asking import Asking, ask_violations
 from asktell_server.service.explaining import Explaining
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # generic only in the stubs
     Context = grpc.aio.ServicerContext[Any, Any]
 N = TypeVar("N")
 
-ALL_PROJECTS = "projects/-"
 # Clients of most languages take messages of 4 MiB unless told otherwise.
 PAGE_BYTES = 2 * 1024 * 1024
 
@@ -99,7 +99,8 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
         if request.parent != ALL_PROJECTS:
             project = _name(ProjectName.parse, request.parent, "parent", lambda: found).project
         _refuse(found)
-        studies, token = await self._studies.page(project, states, request.page_size, request.page_token)
+        visible = visible_projects()
+        studies, token = await self._studies.page(project, states, request.page_size, request.page_token, visible)
         return study_service_pb2.ListStudiesResponse(
             studies=[convert.study_to_proto(study) for study in studies], next_page_token=token
         )

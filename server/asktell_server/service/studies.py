@@ -209,16 +209,28 @@ class Studies:
         return require(await self._storage.read(lambda tx: tx.study(name.project, name.study)), name)
 
     async def page(
-        self, project: str | None, states: Collection[StudyState], page_size: int, page_token: str
+        self,
+        project: str | None,
+        states: Collection[StudyState],
+        page_size: int,
+        page_token: str,
+        visible: Collection[str] | None = None,
     ) -> tuple[list[Study], str]:
-        """A page of studies by name, of one project or of all, and the token of the next page."""
+        """A page of studies by name, of one project or of all those that are `visible`, and the token of the next page."""
         size = paging.page_size(page_size)
         query = ("ListStudies", project, sorted(state.name for state in states))
         at = paging.position(page_token, (str, str), *query)
         after = (str(at[0]), str(at[1])) if at else None
 
         def work(tx: Snapshot) -> list[Study]:
-            return tx.studies(project, states, after, size + 1)
+            if project is not None or visible is None:
+                return tx.studies(project, states, after, size + 1)
+            found: list[Study] = []
+            for one in sorted(visible):
+                if len(found) <= size and (after is None or one >= after[0]):
+                    beyond = after if after is not None and one == after[0] else None
+                    found += tx.studies(one, states, beyond, size + 1 - len(found))
+            return found
 
         found = await self._storage.read(work)
         page = found[:size]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from asktell_server.domain.access import Token
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import Trial, TrialState
@@ -87,6 +88,12 @@ class Snapshot(Protocol):
     def trial_counts(self) -> Mapping[TrialState, int]:
         """Number of trials in each state over all studies."""
 
+    def token(self, token_id: str) -> Token | None:
+        """The bearer token, or None."""
+
+    def tokens(self) -> list[Token]:
+        """All bearer tokens by time of creation, those revoked or expired too."""
+
 
 class Transaction(Snapshot, Protocol):
     """A consistent view that can be changed."""
@@ -126,6 +133,12 @@ class Transaction(Snapshot, Protocol):
 
     def purge_requests(self, before: datetime, limit: int) -> int:
         """Forgets up to `limit` requests from before a time; returns how many."""
+
+    def insert_token(self, token: Token) -> None:
+        """Adds a bearer token with a new id."""
+
+    def revoke_token(self, token_id: str, time: datetime) -> bool:
+        """Makes a token good for nothing from now on; False if there is none with this id that was not revoked before."""
 
 
 class Storage(Protocol):

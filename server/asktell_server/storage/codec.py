@@ -16,6 +16,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
+from asktell_server.domain.access import Grant, Role, Token
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
@@ -46,7 +47,7 @@ from asktell_server.domain.study import (
 )
 from asktell_server.domain.trial import Prediction, Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.storage.base import StoredRequest
-from asktell_server.storage.schema import count_column, studies, trials
+from asktell_server.storage.schema import count_column, studies, tokens, trials
 
 Row = dict[str, Any]
 Values = tuple[Any, ...]
@@ -55,6 +56,7 @@ Values = tuple[Any, ...]
 SPEC_VERSION = 2
 STUDY_COLUMNS = tuple(studies.c)
 TRIAL_COLUMNS = tuple(column for column in trials.c if column.name != "study_id")
+TOKEN_COLUMNS = tuple(tokens.c)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -385,3 +387,30 @@ def request_from_row(values: Values) -> StoredRequest:
     """What the request did."""
     fingerprint, response = values
     return StoredRequest(fingerprint, _mapping_from_text(response))
+
+
+def token_row(token: Token) -> Row:
+    """All columns of a token."""
+    return {
+        "id": token.id,
+        "digest": token.digest,
+        "name": token.name,
+        "grants": json.dumps([[grant.role.name, grant.project] for grant in token.grants]),
+        "create_time": time_to_us(token.create_time),
+        "expire_time": _optional_us(token.expire_time),
+        "revoke_time": _optional_us(token.revoke_time),
+    }
+
+
+def token_from_row(values: Values) -> Token:
+    """The token."""
+    id_, digest, name, grants, create_time, expire_time, revoke_time = values
+    return Token(
+        id=id_,
+        digest=digest,
+        name=name,
+        grants=tuple(Grant(Role[role], project) for role, project in json.loads(grants)),
+        create_time=time_from_us(create_time),
+        expire_time=_optional_time(expire_time),
+        revoke_time=_optional_time(revoke_time),
+    )

@@ -49,6 +49,12 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether the schema is the newest that this release knows."""
+    newest = ScriptDirectory.from_config(alembic_config()).get_heads()
+    return set(MigrationContext.configure(connection).get_current_heads()) == set(newest)
+
+
 def upgrade_sqlite(connection: sqlite3.Connection) -> None:
     """`upgrade` in one transaction of a DBAPI connection in autocommit mode."""
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)

@@ -1,4 +1,4 @@
-"""The tables: studies, their trials, the trials' intermediate measurements, and what request ids did.
+"""The tables: studies, their trials, the trials' intermediate measurements, what request ids did, and tokens.
 
 Only what SQLite and PostgreSQL both have. Conventions:
 
@@ -137,3 +137,16 @@ requests = Table(
 )
 Index(None, requests.c.time)
 Index(None, requests.c.study_id)  # so that deleting a study need not search
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", NameType, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("expire_time", BigInteger),
+    Column("revoke_time", BigInteger),
+    PrimaryKeyConstraint("id"),
+)

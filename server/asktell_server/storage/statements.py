@@ -30,8 +30,8 @@ from sqlalchemy import (
 )
 
 from asktell_server.domain.trial import TrialState
-from asktell_server.storage.codec import STUDY_COLUMNS, TRIAL_COLUMNS
-from asktell_server.storage.schema import IS_RUNNING, count_column, measurements, requests, studies, trials
+from asktell_server.storage.codec import STUDY_COLUMNS, TOKEN_COLUMNS, TRIAL_COLUMNS
+from asktell_server.storage.schema import IS_RUNNING, count_column, measurements, requests, studies, tokens, trials
 
 # As literals: a number would become a parameter with a name of SQLAlchemy's own. Without an OFFSET it adds one for SQLite.
 _ZERO, _ONE = literal_column("0", Integer), literal_column("1", Integer)
@@ -133,6 +133,15 @@ class Statements:
             .offset(_ZERO)
         )
         self.purge_requests = self._text(delete(requests).where(key.in_(oldest)))
+
+        self.token = self._text(select(*TOKEN_COLUMNS).where(_is(tokens.c.id)))
+        self.tokens = self._text(select(*TOKEN_COLUMNS).order_by(tokens.c.create_time, tokens.c.id))
+        self.insert_token = self._text(insert(tokens).values(_all(tokens)))
+        self.revoke_token = self._text(
+            update(tokens)
+            .where(_is(tokens.c.id), tokens.c.revoke_time.is_(None))
+            .values({"revoke_time": bindparam("revoke_time")})
+        )
 
     def _text(self, statement: ClauseElement) -> str:
         return str(statement.compile(dialect=self._dialect))

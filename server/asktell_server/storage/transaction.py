@@ -13,6 +13,7 @@ from datetime import datetime
 from types import ModuleType
 from typing import Any, Protocol
 
+from asktell_server.domain.access import Token
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import Study, StudyState
@@ -240,6 +241,26 @@ class SqlTransaction:
         """Forgets up to `limit` requests from before a time, the oldest first; returns how many."""
         self._run(self._statements.purge_requests, {"before": codec.time_to_us(before), "count": limit})
         return self._cursor.rowcount
+
+    # Tokens
+
+    def token(self, token_id: str) -> Token | None:
+        """The bearer token, or None."""
+        row = self._one(self._statements.token, {"id": token_id})
+        return None if row is None else codec.token_from_row(row)
+
+    def tokens(self) -> list[Token]:
+        """All bearer tokens by time of creation."""
+        return [codec.token_from_row(row) for row in self._all(self._statements.tokens, {})]
+
+    def insert_token(self, token: Token) -> None:
+        """Adds a bearer token."""
+        self._run(self._statements.insert_token, codec.token_row(token))
+
+    def revoke_token(self, token_id: str, time: datetime) -> bool:
+        """Makes a token good for nothing; whether that changed anything."""
+        self._run(self._statements.revoke_token, {"id": token_id, "revoke_time": codec.time_to_us(time)})
+        return bool(self._cursor.rowcount)
 
 
 def _chunks(study_id: int, numbers: Collection[int]) -> Iterator[dict[str, int]]:

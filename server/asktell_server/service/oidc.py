@@ -1,0 +1,230 @@
+"""Tokens of an identity provider: OpenID Connect, that is signed JSON web tokens (RFC 7519), verified by PyJWT.
+
+A token counts if it is signed by a key that the provider publishes, with one of the configured algorithms, by the configured
+issuer for the configured audience, and not expired. Its claims are mapped to roles by a file:
+
+    issuer = "https://login.example.com"
+    audience = "asktell"
+    jwks = "https://login.example.com/keys"      # or the path of a file
+    # optional: algorithms = ["RS256", "ES256"], name_claim = "sub", leeway_s = 30
+
+    [[bindings]]
+    claim = "groups"                             # or a path: ["realm_access", "roles"]
+    value = "vision-team"                        # equal to the claim, or one of the list that it is
+    role = "owner"
+    projects = ["vision"]                        # "*" is every project
+
+Keys are fetched off the event loop, again when a token names one that is not known, and no more often than every
+`REFETCH_S`. While the provider is away, the keys that are known go on counting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import tomllib
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+import structlog
+
+from asktell.names import is_id
+from asktell_server.domain.access import Grant, Principal, Role, grants
+from asktell_server.domain.errors import TokenExpired, Unauthenticated
+
+log = structlog.get_logger()
+
+REFETCH_S = 10.0
+_FETCH_TIMEOUT_S = 10.0
+_LARGEST_JWKS = 1_000_000
+# Signatures by a key pair only: with a shared secret whoever can verify can sign, and "none" is no signature.
+ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class BadConfig(ValueError):
+    """The file cannot be used; the message says everything that is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Who has `value` in the claim at `path` gets `grants`."""
+
+    path: tuple[str, ...]
+    value: str
+    grants: tuple[Grant, ...]
+
+    def applies(self, claims: Mapping[str, Any]) -> bool:
+        """Whether the claim is the value, or a list that has it."""
+        found: Any = claims
+        for key in self.path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found == self.value or (isinstance(found, list) and self.value in found)
+
+
+@dataclass(frozen=True)
+class OidcConfig:
+    """What the file says; see the head of this module."""
+
+    issuer: str
+    audience: str
+    jwks: str
+    bindings: tuple[Binding, ...]
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    name_claim: str = "sub"
+    leeway_s: float = 30.0
+
+    @classmethod
+    def read(cls, path: Path) -> OidcConfig:
+        """From a TOML file. Raises BadConfig."""
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadConfig(f"cannot read {path}: {error}") from error
+        wrong = [f"{key} is not known" for key in sorted(set(content) - _KEYS)]
+        for key in ("issuer", "audience", "jwks"):
+            if not (isinstance(content.get(key), str) and content[key]):
+                wrong.append(f"{key} must be a text")
+        algorithms = content.get("algorithms", list(cls.algorithms))
+        if not (isinstance(algorithms, list) and algorithms and all(a in ALGORITHMS for a in algorithms)):
+            wrong.append(f"algorithms must be some of {', '.join(sorted(ALGORITHMS))}")
+        name_claim = content.get("name_claim", cls.name_claim)
+        if not isinstance(name_claim, str):
+            wrong.append("name_claim must be a text")
+        leeway = content.get("leeway_s", cls.leeway_s)
+        if isinstance(leeway, bool) or not isinstance(leeway, (int, float)) or not 0 <= leeway <= 600:
+            wrong.append("leeway_s must be in [0, 600]")
+        jwks = content.get("jwks", "")
+        if isinstance(jwks, str) and "://" in jwks:
+            url = urllib.parse.urlsplit(jwks)
+            if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
+                wrong.append("jwks must be an https URL or the path of a file")
+        entries = content.get("bindings", [])
+        if not isinstance(entries, list) or not entries:
+            wrong.append("bindings must have at least one entry, or nobody may do anything")
+            entries = []
+        bindings = [_binding(entry, f"bindings[{i}]", wrong) for i, entry in enumerate(entries)]
+        if wrong:
+            raise BadConfig(f"{path}: " + "; ".join(wrong))
+        return cls(
+            content["issuer"],
+            content["audience"],
+            jwks,
+            tuple(binding for binding in bindings if binding is not None),
+            tuple(algorithms),
+            name_claim,
+            float(leeway),
+        )
+
+
+_KEYS = {"issuer", "audience", "jwks", "algorithms", "name_claim", "leeway_s", "bindings"}
+
+
+def _binding(entry: Any, at: str, wrong: list[str]) -> Binding | None:
+    if not isinstance(entry, dict):
+        wrong.append(f"{at} must be a table")
+        return None
+    before = len(wrong)
+    wrong += [f"{at}.{key} is not known" for key in sorted(set(entry) - {"claim", "value", "role", "projects"})]
+    claim = entry.get("claim")
+    path = [claim] if isinstance(claim, str) else claim
+    if not (isinstance(path, list) and path and all(isinstance(key, str) and key for key in path)):
+        wrong.append(f"{at}.claim must be a name or a list of names")
+    if not isinstance(entry.get("value"), str):
+        wrong.append(f"{at}.value must be a text")
+    names = [role.name.lower() for role in Role]
+    if entry.get("role") not in names:
+        wrong.append(f"{at}.role must be one of {', '.join(names)}")
+    projects = entry.get("projects")
+    if not (
+        isinstance(projects, list) and projects and all(isinstance(p, str) and (p == "*" or is_id(p)) for p in projects)
+    ):
+        wrong.append(f'{at}.projects must be a list of ids of projects, or ["*"]')
+    if len(wrong) > before or not isinstance(path, list) or not isinstance(projects, list):
+        return None
+    return Binding(tuple(path), entry["value"], grants(Role[entry["role"].upper()], projects))
+
+
+class KeySource:
+    """The provider's public keys, by the id that tokens name."""
+
+    def __init__(self, jwks: str) -> None:
+        self._jwks = jwks
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    async def key(self, kid: str) -> jwt.PyJWK:
+        """The key. Raises Unauthenticated if the provider publishes none with this id."""
+        if kid not in self._keys:
+            async with self._fetching:
+                if kid not in self._keys and time.monotonic() - self._fetched >= REFETCH_S:
+                    self._fetched = time.monotonic()
+                    await self._refresh()
+        if kid not in self._keys:
+            raise Unauthenticated("the token is signed by a key that is not known")
+        return self._keys[kid]
+
+    async def _refresh(self) -> None:
+        try:
+            content = json.loads(await asyncio.to_thread(_fetch, self._jwks))
+            keys = jwt.PyJWKSet.from_dict(content).keys
+        except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
+            log.warning("the identity provider's keys cannot be had", jwks=self._jwks, error=str(error))
+            return
+        self._keys = {key.key_id: key for key in keys if key.key_id}
+
+
+def _fetch(jwks: str) -> bytes:
+    if "://" not in jwks:
+        return Path(jwks).read_bytes()
+    with urllib.request.urlopen(jwks, timeout=_FETCH_TIMEOUT_S) as response:  # noqa: S310  the scheme was checked
+        content: bytes = response.read(_LARGEST_JWKS + 1)
+    if len(content) > _LARGEST_JWKS:
+        raise ValueError("the answer is too large for a set of keys")
+    return content
+
+
+class OidcTokens:
+    """Tokens of one identity provider."""
+
+    def __init__(self, config: OidcConfig) -> None:
+        self._config = config
+        self._keys = KeySource(config.jwks)
+
+    def takes(self, token: str) -> bool:
+        """Whether the token has the three parts of a signed JSON web token."""
+        return token.count(".") == 2
+
+    async def authenticate(self, token: str) -> Principal:
+        """Whom the token stands for. Raises Unauthenticated, TokenExpired."""
+        config = self._config
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            if not isinstance(kid, str):
+                raise Unauthenticated("the token does not name its key")
+            key = await self._keys.key(kid)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(config.algorithms),
+                audience=config.audience,
+                issuer=config.issuer,
+                leeway=config.leeway_s,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise TokenExpired from None
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise Unauthenticated(f"the token is not valid: {error}") from None
+        name = claims.get(config.name_claim)
+        if not isinstance(name, str) or not name:
+            raise Unauthenticated(f"the token has no claim {config.name_claim!r}")
+        held = [grant for binding in config.bindings if binding.applies(claims) for grant in binding.grants]
+        return Principal(f"oidc:{name}", tuple(held))

@@ -1,0 +1,54 @@
+"""Short works on a SQLite file beside the server that has it open.
+
+The server's lock keeps a second server out, because a server caches studies. Tokens are cached by nobody who writes them, so a
+command may write them in a transaction of its own: the log mode of SQLite lets it wait for the server's commits, and the server for its.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import StaticPool, create_engine
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage import sqlite
+from asktell_server.storage.base import Transaction
+from asktell_server.storage.migrate import is_current, upgrade_sqlite
+from asktell_server.storage.statements import Statements
+from asktell_server.storage.transaction import SqlTransaction
+
+T = TypeVar("T")
+
+
+def write_beside(path: str, work: Callable[[Transaction], T]) -> T:
+    """Runs `work`, which must touch nothing but tokens, in a transaction of its own; it is on the disk when this returns.
+
+    A file that is missing or has an old schema is made or upgraded first, if no server has it open. Raises StorageUnavailable.
+    """
+    if path == sqlite.MEMORY:
+        raise StorageUnavailable("a database in memory is gone with its server; name a file")
+    try:
+        connection = sqlite.connect_writer(path)
+        try:
+            if not _is_current(connection):
+                with sqlite.lock_file(path):
+                    upgrade_sqlite(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(
+                SqlTransaction(connection.cursor(), Statements(sqlite_dialect.dialect(paramstyle="named")), sqlite3)
+            )
+            connection.execute("COMMIT")
+            return result
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StorageUnavailable(f"cannot change the database {path}: {error}") from error
+
+
+def _is_current(connection: sqlite3.Connection) -> bool:
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    with engine.connect() as wrapped:
+        return is_current(wrapped)
