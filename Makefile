@@ -4,7 +4,7 @@ PY := .venv/bin/python
 SEEDS ?= 0-4
 JOBS ?= 2
 
-.PHONY: help setup demo test lint proto bench bench-optimizers bench-optimizers-quick soak clean
+.PHONY: audit help setup demo test lint proto bench bench-optimizers bench-optimizers-quick soak clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -44,6 +44,9 @@ bench-optimizers-quick: setup ## a few problems and peers, about three minutes
 	scripts/peers shared
 	$(PY) -m benchmarks.optimizers --peers random,optuna-tpe,optuna-gp,asktell-gp --named-subset quick --seeds 0 \
 	  --budget-scale 0.5 --jobs 2 --print --report .bench/quick.md
+
+audit: setup ## known vulnerabilities of the dependencies
+	scripts/audit
 
 soak: setup ## long fault and load runs
 	$(PY) -m pytest -m soak --timeout=900

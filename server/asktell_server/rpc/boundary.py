@@ -64,16 +64,19 @@ class Boundary:
                 if self._gate is not None:
                     caller = await self._gate.identify(context)
                     self._gate.permit(caller, name, request)
-                return await method(request, context)
+                answer = await method(request, context)
+                self._record(name, code, request, caller, context)
+                return answer
             except asyncio.CancelledError:
                 code = _given_up(context)
+                self._record(name, code, request, caller, context)
                 raise
             except Exception as error:
                 code, message, trailers = self._status(name, error, request)
+                self._record(name, code, request, caller, context)
                 await context.abort(code, message, trailers)
             finally:
                 self._finished(name, code, started, request)
-                self._record(name, code, request, caller, context)
 
         return call
 
@@ -97,13 +100,14 @@ class Boundary:
                     yield response
             except (asyncio.CancelledError, GeneratorExit):
                 code = _given_up(context)
+                self._record(name, code, request, caller, context)
                 raise
             except Exception as error:
                 code, message, trailers = self._status(name, error, request)
+                self._record(name, code, request, caller, context)
                 await context.abort(code, message, trailers)
             finally:
                 self._finished(name, code, started, request)
-                self._record(name, code, request, caller, context)
 
         return call
 

@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 
+from asktell_server.domain.access import Role, Token, grants
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable, StudyNotFound
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import Algorithm, StudyState
@@ -525,3 +526,33 @@ class StorageContract:
             await storage.write(lambda tx: tx.trial_counts())
         with pytest.raises(StorageUnavailable):
             await storage.read(lambda tx: tx.trial_counts())
+
+    # Tokens
+
+    async def test_tokens_come_back_as_they_were(self, storage: Storage) -> None:
+        """By id and in a list by time of creation, with every field."""
+        tokens = [
+            Token("b", "0f", TEXT, grants(Role.WORKER, ["p", "q"]), NOW, NOW + timedelta(days=1)),
+            Token("a", "1f", "x", grants(Role.ADMIN, ["*"]), NOW + timedelta(seconds=1)),
+        ]
+        for token in tokens:
+            await storage.write(partial(_insert_token, token=token))
+
+        assert await storage.read(lambda tx: tx.tokens()) == tokens
+        assert await storage.read(lambda tx: tx.token("b")) == tokens[0]
+        assert await storage.read(lambda tx: tx.token("c")) is None
+
+    async def test_a_token_is_revoked_once(self, storage: Storage) -> None:
+        """The first revocation stands; one of a token that is not there changes nothing."""
+        token = Token("a", "1f", "x", grants(Role.ADMIN, ["*"]), NOW)
+        await storage.write(partial(_insert_token, token=token))
+
+        assert await storage.write(lambda tx: tx.revoke_token("a", NOW + timedelta(seconds=5)))
+        assert not await storage.write(lambda tx: tx.revoke_token("a", NOW + timedelta(seconds=9)))
+        assert not await storage.write(lambda tx: tx.revoke_token("b", NOW))
+
+        assert await storage.read(lambda tx: tx.tokens()) == [replace(token, revoke_time=NOW + timedelta(seconds=5))]
+
+
+def _insert_token(tx: Transaction, token: Token) -> None:
+    tx.insert_token(token)

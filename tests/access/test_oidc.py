@@ -1,0 +1,219 @@
+"""Tokens of an identity provider: one on loopback that publishes its keys, and everything that may be wrong with a token."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from asktell.v1 import study_service_pb2 as pb
+from asktell_server.domain.access import Grant, Role
+from asktell_server.domain.errors import TokenExpired, Unauthenticated
+from asktell_server.service import oidc
+from asktell_server.service.oidc import BadConfig, OidcConfig, OidcTokens
+
+from ..support import serving, stub
+from .conftest import bearer
+
+ISSUER = "https://login.example.com"
+
+
+class Provider:
+    """An identity provider with one key at a time."""
+
+    def __init__(self) -> None:
+        self.fetches = 0
+        self.rotate("first")
+        provider = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.fetches += 1
+                body = json.dumps({"keys": [provider.jwk]}).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where the keys are."""
+        return f"http://127.0.0.1:{self.server.server_port}/keys"
+
+    def rotate(self, kid: str) -> None:
+        """Another key in place of the one of now."""
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.kid = kid
+        self.jwk = {
+            **json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key())),
+            "kid": kid,
+            "use": "sig",
+            "alg": "RS256",
+        }
+
+    def token(self, *, key: Any = None, algorithm: str = "RS256", kid: str | None = None, **claims: object) -> str:
+        """A token of anna, valid for a minute unless told otherwise; a claim of None is left out."""
+        usual = {"iss": ISSUER, "aud": "asktell", "sub": "anna", "exp": time.time() + 60, "groups": ["vision"]}
+        content = {name: value for name, value in {**usual, **claims}.items() if value is not None}
+        return jwt.encode(content, key or self.key, algorithm, headers={"kid": kid or self.kid})
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """A provider that serves its keys."""
+    made = Provider()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def written(folder: Path, jwks: str, more: str = "") -> Path:
+    """A configuration file."""
+    path = folder / "oidc.toml"
+    path.write_text(
+        f'issuer = "{ISSUER}"\naudience = "asktell"\njwks = "{jwks}"\n{more}\n'
+        '[[bindings]]\nclaim = "groups"\nvalue = "vision"\nrole = "owner"\nprojects = ["vision"]\n'
+        '[[bindings]]\nclaim = ["realm", "roles"]\nvalue = "ops"\nrole = "admin"\nprojects = ["*"]\n'
+    )
+    return path
+
+
+@pytest.fixture
+def tokens(provider: Provider, tmp_path: Path) -> OidcTokens:
+    """What the server makes of the configuration."""
+    return OidcTokens(OidcConfig.read(written(tmp_path, provider.url)))
+
+
+async def test_claims_become_roles(provider: Provider, tokens: OidcTokens) -> None:
+    """A value in a list, and one at a path, each bring what they are bound to; another value brings nothing."""
+    anna = await tokens.authenticate(provider.token())
+    ops = await tokens.authenticate(provider.token(sub="otto", groups=None, realm={"roles": "ops"}))
+    nobody = await tokens.authenticate(provider.token(groups=["visionaries"]))
+
+    assert (anna.name, anna.grants) == ("oidc:anna", (Grant(Role.OWNER, "vision"),))
+    assert (ops.name, ops.grants) == ("oidc:otto", (Grant(Role.ADMIN, None),))
+    assert nobody.grants == ()
+    assert nobody.projects == frozenset()
+
+
+async def test_what_is_wrong_with_a_token_is_refused(provider: Provider, tokens: OidcTokens) -> None:
+    """Another issuer, audience, key or algorithm; a shared secret; no signature; claims that are missing; not yet valid."""
+    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = provider.jwk["n"].encode()
+    unsigned = jwt.encode({"iss": ISSUER, "aud": "asktell", "sub": "anna"}, None, "none", headers={"kid": "first"})
+    head, _, signature = provider.token().split(".")
+    richer = base64.urlsafe_b64encode(
+        json.dumps({**jwt.decode(provider.token(), options={"verify_signature": False}), "sub": "root"}).encode()
+    )
+    wrong = [
+        provider.token(iss="https://elsewhere.example.com"),
+        provider.token(aud="another"),
+        provider.token(key=stranger),
+        provider.token(key=ec.generate_private_key(ec.SECP256R1()), algorithm="ES256"),
+        provider.token(key=public * 2, algorithm="HS256"),
+        provider.token(kid="unknown"),
+        provider.token(exp=None),
+        provider.token(sub=None),
+        provider.token(sub=7),
+        provider.token(nbf=time.time() + 3600),
+        unsigned,
+        f"{head}.{richer.decode().rstrip('=')}.{signature}",
+        "a.b.c",
+        "..",
+    ]
+
+    for token in wrong:
+        with pytest.raises(Unauthenticated):
+            await tokens.authenticate(token)
+
+
+async def test_an_expired_token_says_so_after_the_leeway(provider: Provider, tokens: OidcTokens) -> None:
+    """Clocks may differ by half a minute."""
+    await tokens.authenticate(provider.token(exp=time.time() - 5))
+    with pytest.raises(TokenExpired):
+        await tokens.authenticate(provider.token(exp=time.time() - 60))
+
+
+async def test_new_keys_are_found_and_floods_are_not_passed_on(
+    provider: Provider, tokens: OidcTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotated key is fetched once; many tokens with made-up keys lead to one fetch in a while; keys outlive the provider."""
+    await tokens.authenticate(provider.token())
+    for k in range(50):
+        with pytest.raises(Unauthenticated):
+            await tokens.authenticate(provider.token(kid=f"made-up-{k}"))
+    assert provider.fetches == 1
+
+    provider.rotate("second")
+    monkeypatch.setattr(oidc, "REFETCH_S", 0.0)
+    await tokens.authenticate(provider.token())
+    assert provider.fetches == 2
+
+    provider.server.shutdown()
+    provider.server.server_close()
+    await tokens.authenticate(provider.token())
+
+
+async def test_keys_from_a_file(provider: Provider, tmp_path: Path) -> None:
+    """A provider that the server cannot reach will do."""
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [provider.jwk]}))
+    tokens = OidcTokens(OidcConfig.read(written(tmp_path, str(keys))))
+
+    assert (await tokens.authenticate(provider.token())).name == "oidc:anna"
+
+
+def test_a_wrong_file_is_refused_with_everything_that_is_wrong(tmp_path: Path) -> None:
+    """All complaints at once, each with its place."""
+    path = tmp_path / "oidc.toml"
+    path.write_text(
+        'issuer = 3\njwks = "http://keys.example.com"\nalgorithms = ["HS256"]\nleeway_s = -1\ncolour = "red"\n'
+        '[[bindings]]\nclaim = ""\nrole = "king"\nprojects = ["a/b"]\nvalue = 1\n'
+    )
+
+    with pytest.raises(BadConfig) as refused:
+        OidcConfig.read(path)
+
+    for part in (
+        "issuer",
+        "audience",
+        "https",
+        "algorithms",
+        "leeway_s",
+        "colour",
+        "claim",
+        "role",
+        "projects",
+        "value",
+    ):
+        assert part in str(refused.value)
+
+
+def test_a_server_takes_both_kinds_of_token(provider: Provider, tmp_path: Path) -> None:
+    """Over a real channel: a token of the provider sees its own project and no other."""
+    with serving(tmp_path, "--oidc", str(written(tmp_path, provider.url))) as server, stub(server.target) as service:
+        metadata = bearer(provider.token())
+        service.ListStudies(pb.ListStudiesRequest(parent="projects/vision"), metadata=metadata)
+        with pytest.raises(grpc.RpcError) as refused:
+            service.ListStudies(pb.ListStudiesRequest(parent="projects/other"), metadata=metadata)
+        with pytest.raises(grpc.RpcError) as unknown:
+            service.ListStudies(pb.ListStudiesRequest(parent="projects/vision"))
+
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert unknown.value.code() is grpc.StatusCode.UNAUTHENTICATED
