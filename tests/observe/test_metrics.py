@@ -107,7 +107,7 @@ def test_no_label_names_a_study_a_worker_or_a_client(registry: CollectorRegistry
         name for family in registry.collect() for sample in family.samples for name in sample.labels if name != "le"
     }
 
-    assert names == {"version", "method", "code", "phase", "source", "state", "outcome", "cause"}
+    assert names == {"version", "method", "code", "phase", "source", "state", "outcome", "cause", "reason"}
 
 
 def test_the_number_of_series_does_not_grow_with_use() -> None:
