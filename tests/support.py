@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,10 +23,17 @@ STOP_TIMEOUT_S = 60.0
 
 
 class ServerProcess:
-    """`python -m asktell_server` as a child. `flags` are added to its command line."""
+    """`python -m asktell_server` as a child, or another `command` of Python's. `flags` are added to its command line."""
 
-    def __init__(self, folder: Path, *flags: str, database: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        database: str | None = None,
+        command: Sequence[str] = ("-m", "asktell_server"),
+    ) -> None:
         self.folder = folder
+        self._command = command
         self.database = database if database is not None else str(folder / "studies.db")
         self.flags = flags
         self.log = folder / "server.log"
@@ -42,7 +49,7 @@ class ServerProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "asktell_server", "--db", self.database, "--listen", self._listen),
+                    *(sys.executable, *self._command, "--db", self.database, "--listen", self._listen),
                     *(
                         "--http-listen",
                         "127.0.0.1:0",
@@ -73,6 +80,11 @@ class ServerProcess:
         """Process id of the server."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def terminate(self) -> None:
         """Sends SIGTERM and returns at once."""

@@ -1,0 +1,139 @@
+"""A round: studies are made, clients work on them while harm is done, everything is brought to an end, read, and judged."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from asktell.v1 import study_service_pb2 as pb
+
+from . import checker
+from .clients import PARENT, Caller, Client, Plan, create_all, finish, plans, watch
+from .deployment import Deployment
+from .history import History
+from .nemesis import Nemesis, in_background
+
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """How a round goes. `seconds`: how long clients work at least; with `kills` or `harms`, until so many are done.
+
+    `budget`: trials of the studies that have a budget.
+    """
+
+    seed: int
+    seconds: float = 2.0
+    kills: int = 0
+    harms: int = 0
+    clients: int = 4
+    budget: int = 40
+    model: bool = False
+    pace_s: float = 1.0
+    limit_s: float = 300.0
+
+
+@dataclass
+class Report:
+    """What came of a round."""
+
+    violations: list[str]
+    calls: Counter[str] = field(default_factory=Counter)
+    harms: Counter[str] = field(default_factory=Counter)
+    trials: int = 0
+
+    def __str__(self) -> str:
+        shown = "\n".join(f"  {violation}" for violation in self.violations[:20])
+        return (
+            f"{len(self.violations)} violations; {self.trials} trials; calls {dict(self.calls)}; harm {dict(self.harms)}"
+            f"{chr(10) if shown else ''}{shown}"
+        )
+
+
+def play(deployment: Deployment, made: Round) -> Report:
+    """Plays a round and judges it."""
+    history = History()
+    end, watching = threading.Event(), threading.Event()
+    rng = Random(made.seed)
+
+    def caller(name: str, ends: threading.Event) -> Caller:
+        return Caller(name, deployment.addresses, history, Random(rng.random()), ends)
+
+    studies = plans(made.budget, model=made.model)
+    first = caller("first", end)
+    create_all(first, studies)
+    clients = [Client(caller(f"c{i}", end), studies) for i in range(made.clients)]
+    threads = [in_background(client.run, client.caller.name) for client in clients]
+    watchers = [
+        in_background(lambda c=caller(f"w{i}", watching), p=plan: watch(c, p), f"w{i}")  # type: ignore[misc]
+        for i, plan in enumerate(studies)
+    ]
+    began = time.monotonic()
+    nemesis = Nemesis(deployment, rng, kills=made.kills, harms=made.harms, pace_s=made.pace_s)
+    try:
+        nemesis.run(began + made.limit_s)
+        time.sleep(max(0.0, began + made.seconds - time.monotonic()))
+    finally:
+        end.set()
+    for thread in threads:
+        thread.join(PATIENCE_S * 3)
+        assert not thread.is_alive(), f"client {thread.name} does not end"
+    first.close()
+    last = Caller("last", [deployment.direct], history, Random(rng.random()), end)
+    stuck = finish(last, studies, PATIENCE_S)
+    final = read(last, stuck)
+    _await_watchers(history, final, [plan.name for plan in studies])
+    watching.set()
+    for watcher in watchers:
+        watcher.join(PATIENCE_S)
+    last.close()
+    if nemesis.kills < made.kills:
+        final.stuck.append(f"only {nemesis.kills} of {made.kills} kills were done in {made.limit_s:.0f} s")
+    calls = Counter(call.outcome.value for call in history.calls)
+    trials = sum(len(each) for each in final.trials.values())
+    return Report(_grouped(checker.violations(history, final)), calls, nemesis.counts, trials)
+
+
+def _grouped(found: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(found))
+
+
+def _await_watchers(history: History, final: checker.Final, names: Sequence[str]) -> None:
+    """Waits until each watch has come to the end of its study; the checker says if one has not."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        reached = {watched.study: watched.message.revision for watched in history.watched if watched.message is not None}
+        if all(
+            reached.get(f"{PARENT}/studies/{name}") == final.studies[f"{PARENT}/studies/{name}"].revision for name in names
+        ):
+            return
+        time.sleep(0.05)
+
+
+def read(caller: Caller, stuck: list[str]) -> checker.Final:
+    """The whole database, through the API."""
+    studies, token = {}, ""
+    while True:
+        page = caller.stub().ListStudies(pb.ListStudiesRequest(parent=PARENT, page_size=1000, page_token=token))
+        studies |= {study.name: study for study in page.studies}
+        token = page.next_page_token
+        if not token:
+            break
+    trials, best = {}, {}
+    for name in studies:
+        found: list[object] = []
+        while True:
+            request = pb.ListTrialsRequest(parent=name, page_size=1000, page_token=token, view=pb.FULL)
+            listed = caller.stub().ListTrials(request, timeout=60)
+            found += listed.trials
+            token = listed.next_page_token
+            if not token:
+                break
+        trials[name] = found
+        best[name] = list(caller.stub().ListBestTrials(pb.ListBestTrialsRequest(parent=name), timeout=60).trials)
+    return checker.Final(studies, trials, best, stuck)  # type: ignore[arg-type]
