@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
-
-def asktell(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command run to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "asktell.cli.entry", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from .commands import asktell
 
 
 def test_a_new_database_gets_the_newest_schema(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
@@ -457,7 +458,7 @@ def edges_are_allowed(e: Evidence) -> Iterator[str]:
     """Each change of a trial, by revision, is a path of the table; results never change; one revision has one content."""
     for name, unsorted in e.seen_trials.items():
         seen = sorted(unsorted, key=lambda one: one.revision)
-        for before, after in zip(seen, seen[1:], strict=False):
+        for before, after in pairwise(seen):
             old, new = before.message, after.message
             names = State.State.Name(old.state), State.State.Name(new.state)
             if before.revision == after.revision:
@@ -531,7 +532,9 @@ def stopped_studies_give_nothing(e: Evidence) -> Iterator[str]:
         if not stop.ok:
             continue
         # A resume that began before the stop ended may be the later one.
-        until = min((call.began for call in resumes.get(stop.request.name, ()) if call.over > stop.began), default=math.inf)
+        until = min(
+            (call.began for call in resumes.get(stop.request.name, ()) if call.over > stop.began), default=math.inf
+        )
         for ask in e.calls("Ask"):
             first = given[ask.request.worker]
             if ask.ok and ask.request.parent == stop.request.name and stop.ended < first and ask.ended < until:
@@ -665,7 +668,7 @@ def suggestions_are_valid(e: Evidence) -> Iterator[str]:
         space = e.final.studies[study].spec.parameters
         points: dict[object, str] = {}
         for trial in trials:
-            wrong = [name for name in _wrong(space, trial.parameters)]
+            wrong = list(_wrong(space, trial.parameters))
             if wrong:
                 yield f"{trial.name} lies outside of the space: {', '.join(wrong)}"
             point = tuple(sorted((name, value.SerializeToString()) for name, value in trial.parameters.items()))

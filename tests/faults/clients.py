@@ -56,7 +56,9 @@ def reason_of(error: Any) -> str:
 class Caller:
     """Makes calls under a name and records each attempt. Knows several addresses of one service."""
 
-    def __init__(self, name: str, addresses: Sequence[str], history: History, rng: Random, end: threading.Event) -> None:
+    def __init__(
+        self, name: str, addresses: Sequence[str], history: History, rng: Random, end: threading.Event
+    ) -> None:
         self.name = name
         self.rng = rng
         self.history = history
@@ -154,6 +156,9 @@ def plans(budget: int, *, model: bool) -> list[Plan]:
     leased = _spec("random")
     leased.trial_policy.lease.seconds = 1
     leased.trial_policy.max_retries = 1
+    once = _spec("random")
+    once.trial_policy.lease.seconds = 1
+    once.trial_policy.max_retries = 0
     budgeted = _spec("sobol")
     budgeted.stopping_criteria.max_trials = budget
     both = _spec("random")
@@ -164,6 +169,7 @@ def plans(budget: int, *, model: bool) -> list[Plan]:
     found = [
         Plan("plain", _spec("random"), creates=True),
         Plan("leased", leased, abandons=0.3),
+        Plan("once", once, abandons=0.3),
         Plan("budget", budgeted),
         Plan("both", both, abandons=0.3),
         Plan("grid", grid),
@@ -188,11 +194,12 @@ def create_all(caller: Caller, made: Sequence[Plan]) -> None:
 
 @dataclass
 class _Held:
-    """A trial that a client evaluates: what it has reported, and when it will tell."""
+    """A trial that a client evaluates: what it has reported, and when it will tell; `late`: perhaps after its lease."""
 
     name: str
     plan: Plan
     due: float = 0.0
+    late: bool = False
     steps: int = 0
 
 
@@ -231,6 +238,7 @@ class Client:
                 self._tell(held)
             time.sleep(self.pause_s)
         for held in self.late:
+            time.sleep(max(0.0, held.due - time.monotonic()))
             self._tell(held)
         self.caller.close()
 
@@ -259,6 +267,7 @@ class Client:
             if rng.random() < plan.abandons:
                 if rng.random() < 0.6:
                     held.due = time.monotonic() + rng.uniform(0.5, 4.0)
+                    held.late = True
                     self.late.append(held)
             else:
                 self._tell(held)
@@ -284,7 +293,7 @@ class Client:
                 request.pruned.measurement.metrics["loss"] = rng.random()
         else:
             getattr(request, kind).reason = self.caller.unique()
-        if rng.random() < 0.1:
+        if rng.random() < (0.6 if held.late else 0.1):
             self._report(held)
         self.caller.call("Tell", request)
         self.sent.append(("Tell", request))
@@ -344,7 +353,9 @@ class Client:
             caller.call("ListStudies", pb.ListStudiesRequest(parent=PARENT))
         elif kind == 2:
             states = rng.choice([[], [State.RUNNING], [State.WAITING]])
-            request = pb.ListTrialsRequest(parent=name, page_size=20, states=states, view=rng.choice([pb.BASIC, pb.FULL]))
+            request = pb.ListTrialsRequest(
+                parent=name, page_size=20, states=states, view=rng.choice([pb.BASIC, pb.FULL])
+            )
             page = caller.call("ListTrials", request)
             if page is not None and page.next_page_token:
                 request.page_token = page.next_page_token

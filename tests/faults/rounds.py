@@ -7,28 +7,30 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from asktell.v1 import study_service_pb2 as pb
 
 from . import checker
-from .clients import PARENT, Caller, Client, Plan, create_all, finish, plans, watch
+from .clients import PARENT, Caller, Client, create_all, finish, plans, watch
 from .deployment import Deployment
 from .history import History
 from .nemesis import Nemesis, in_background
 
-PATIENCE_S = 60.0
-
 
 @dataclass(frozen=True)
 class Round:
-    """How a round goes. `seconds`: how long clients work at least; with `kills` or `harms`, until so many are done.
+    """How a round goes. Clients work until `kills` and `harms` are done, for `seconds` at least, and then for `calls` that are
+    acknowledged; never beyond `limit_s`.
 
-    `budget`: trials of the studies that have a budget.
+    `budget`: trials of the studies that have a budget. `studies`: names of those to work on; empty means all. `patience_s`: how
+    long to wait for the end of what must end.
     """
 
     seed: int
-    seconds: float = 2.0
+    seconds: float = 0.0
+    calls: int = 0
     kills: int = 0
     harms: int = 0
     clients: int = 4
@@ -36,6 +38,8 @@ class Round:
     model: bool = False
     pace_s: float = 1.0
     limit_s: float = 300.0
+    studies: Sequence[str] = ()
+    patience_s: float = 60.0
 
 
 @dataclass
@@ -64,33 +68,36 @@ def play(deployment: Deployment, made: Round) -> Report:
     def caller(name: str, ends: threading.Event) -> Caller:
         return Caller(name, deployment.addresses, history, Random(rng.random()), ends)
 
-    studies = plans(made.budget, model=made.model)
+    studies = [plan for plan in plans(made.budget, model=made.model) if not made.studies or plan.name in made.studies]
     first = caller("first", end)
     create_all(first, studies)
     clients = [Client(caller(f"c{i}", end), studies) for i in range(made.clients)]
     threads = [in_background(client.run, client.caller.name) for client in clients]
-    watchers = [
-        in_background(lambda c=caller(f"w{i}", watching), p=plan: watch(c, p), f"w{i}")  # type: ignore[misc]
-        for i, plan in enumerate(studies)
-    ]
+    watchers = []
+    for i, plan in enumerate(studies):
+        watcher = caller(f"w{i}", watching)
+        watchers.append(in_background(partial(watch, watcher, plan), watcher.name))
     began = time.monotonic()
     nemesis = Nemesis(deployment, rng, kills=made.kills, harms=made.harms, pace_s=made.pace_s)
     try:
         nemesis.run(began + made.limit_s)
         time.sleep(max(0.0, began + made.seconds - time.monotonic()))
+        done = sum(call.ok for call in history.calls) + made.calls
+        while sum(call.ok for call in history.calls) < done and time.monotonic() < began + made.limit_s:
+            time.sleep(0.05)
     finally:
         end.set()
     for thread in threads:
-        thread.join(PATIENCE_S * 3)
+        thread.join(180)
         assert not thread.is_alive(), f"client {thread.name} does not end"
     first.close()
     last = Caller("last", [deployment.direct], history, Random(rng.random()), end)
-    stuck = finish(last, studies, PATIENCE_S)
+    stuck = finish(last, studies, made.patience_s)
     final = read(last, stuck)
-    _await_watchers(history, final, [plan.name for plan in studies])
+    _await_watchers(history, final, [plan.name for plan in studies], made.patience_s)
     watching.set()
     for watcher in watchers:
-        watcher.join(PATIENCE_S)
+        watcher.join(60)
     last.close()
     if nemesis.kills < made.kills:
         final.stuck.append(f"only {nemesis.kills} of {made.kills} kills were done in {made.limit_s:.0f} s")
@@ -103,13 +110,16 @@ def _grouped(found: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _await_watchers(history: History, final: checker.Final, names: Sequence[str]) -> None:
+def _await_watchers(history: History, final: checker.Final, names: Sequence[str], patience_s: float) -> None:
     """Waits until each watch has come to the end of its study; the checker says if one has not."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + patience_s
     while time.monotonic() < until:
-        reached = {watched.study: watched.message.revision for watched in history.watched if watched.message is not None}
+        reached = {
+            watched.study: watched.message.revision for watched in history.watched if watched.message is not None
+        }
         if all(
-            reached.get(f"{PARENT}/studies/{name}") == final.studies[f"{PARENT}/studies/{name}"].revision for name in names
+            reached.get(f"{PARENT}/studies/{name}") == final.studies[f"{PARENT}/studies/{name}"].revision
+            for name in names
         ):
             return
         time.sleep(0.05)

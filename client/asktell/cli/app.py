@@ -103,6 +103,9 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 _OPERATOR_COMMANDS = {
     "migrate": "Bring a database's schema up to date",
     "token": "Create, list and revoke bearer tokens",
+    "backup": "Copy a database while it is in use",
+    "restore": "Put a backup in the place of a database",
+    "doctor": "Say what is wrong with a database",
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from asktell_server.admin.backup import backup, restore
+from asktell_server.admin.doctor import doctor
 from asktell_server.admin.migrate import migrate
 from asktell_server.admin.token import token
 
@@ -13,8 +15,8 @@ def commands() -> None:
     """Operate AskTell's database."""
 
 
-commands.add_command(migrate)
-commands.add_command(token)
+for command in (migrate, token, backup, restore, doctor):
+    commands.add_command(command)
 
 if __name__ == "__main__":
     commands(prog_name="asktell")

@@ -12,6 +12,9 @@ While the disk is busy the queue fills, so batches grow with the load and a lone
 is answered before the commit, errors neither: they may rest on what a neighbour wrote. If the commit fails, all of the
 batch fail. A work that raises after a write is rare (use cases check first, then write), so its cost, a commit for each
 of its neighbours, buys the plain happy path without savepoints.
+
+When the disk itself fails in a commit (an fsync, say), the connection is in doubt: what it believes to be in the file may not be
+there, or what it gave up may. It is closed, and the next batch begins on a new one, which reads the file.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 Work = Callable[[Transaction], Any]
 
+_HARMLESS = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT}
+
 
 @dataclass(eq=False, slots=True)
 class _Job:
@@ -53,6 +58,7 @@ class _Spoilt(Exception):
 class GroupCommitWriter:
     """Runs works one after the other on `connection`, which is in autocommit mode and used by nobody else meanwhile.
 
+    `reconnect` closes the connection and opens another; None where that would lose the database, which is in memory.
     `max_batch`: works that share a commit at most. All methods are called from the event loop's thread.
     """
 
@@ -61,12 +67,15 @@ class GroupCommitWriter:
         connection: sqlite3.Connection,
         transaction: CachingTransaction,
         *,
+        reconnect: Callable[[], tuple[sqlite3.Connection, CachingTransaction]] | None = None,
         observer: CommitObserver,
         max_batch: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._connection = connection
         self._transaction = transaction
+        self._reconnect = reconnect
+        self._in_doubt = False
         self._observer = observer
         self._max_batch = max_batch
         self._loop = loop
@@ -129,12 +138,16 @@ class GroupCommitWriter:
         """Runs the batch in one transaction. Raises _Spoilt, with nothing left of it, if a work raised after a write."""
         started = time.perf_counter()
         try:
+            if self._in_doubt and self._reconnect is not None:
+                self._connection, self._transaction = self._reconnect()
+                self._in_doubt = False
             self._connection.execute("BEGIN IMMEDIATE")
             for job in batch:
                 self._attempt(job)
             self._transaction.flush()
             self._connection.execute("COMMIT")
         except (sqlite3.Error, StorageUnavailable) as error:
+            self._in_doubt = self._in_doubt or not _is_harmless(error)
             self._roll_back()
             _log.error("a commit of %d works failed: %s", len(batch), error)
             _fail(batch, "the database cannot be written", error)
@@ -161,13 +174,24 @@ class GroupCommitWriter:
 
     def _roll_back(self) -> None:
         self._transaction.forget()
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            _log.error("a rollback failed: %s", error)
+            self._in_doubt = True
 
     def _answer(self, batch: Sequence[_Job]) -> None:
         """Resolves the futures in order, with one call into the event loop."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_resolve, batch)
+
+
+def _is_harmless(error: Exception) -> bool:
+    """Whether the connection is known to be as it was before the batch: the database was locked or full, or a rule was broken."""
+    cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+    code = getattr(cause, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _HARMLESS
 
 
 def _fail(batch: Sequence[_Job], message: str, cause: Exception) -> None:

@@ -26,13 +26,23 @@ def alembic_config() -> Config:
     return config
 
 
+def known_revisions() -> set[str]:
+    """Every schema that this release can read or upgrade."""
+    return {revision.revision for revision in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+
+
+def newest_revision() -> str | None:
+    """The schema that this release writes."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
 def upgrade(connection: Connection) -> None:
     """Creates or upgrades the schema; the caller commits.
 
     Raises StorageUnavailable if a newer release made the database, or something else did.
     """
     config = alembic_config()
-    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
+    known = known_revisions()
     current = set(MigrationContext.configure(connection).get_current_heads())
     if current - known:
         raise StorageUnavailable(

@@ -9,10 +9,12 @@ transaction of its own on a pool of connections, and lets `lock_study` queue wri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, TypeVar, cast
 
 from sqlalchemy import make_url
@@ -20,7 +22,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import ArgumentError
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage import sqlite
+from asktell_server.storage import sqlite, wal
 from asktell_server.storage.base import CommitObserver, Snapshot, Transaction
 from asktell_server.storage.group_commit import GroupCommitWriter
 from asktell_server.storage.migrate import upgrade_sqlite
@@ -60,6 +62,7 @@ class SqlStorage:
             self._writer = GroupCommitWriter(
                 connection,
                 CachingTransaction(connection, self._statements),
+                reconnect=None if self._path == sqlite.MEMORY else self._reconnect,
                 observer=self._observer,
                 max_batch=self._max_batch,
                 loop=asyncio.get_running_loop(),
@@ -102,6 +105,12 @@ class SqlStorage:
         try:
             if self._path != sqlite.MEMORY:
                 self._lock = sqlite.lock_file(self._path)
+                lost = wal.lost_commits(Path(f"{self._path}-wal"))
+                if lost:
+                    raise StorageUnavailable(
+                        f"the log {self._path}-wal is damaged: {lost} commits behind the damage cannot be read; "
+                        "`asktell doctor` says what can be done"
+                    )
             writer = sqlite.connect_writer(self._path)
             self._connections.append(writer)
             upgrade_sqlite(writer)
@@ -118,6 +127,14 @@ class SqlStorage:
             raise
         return writer
 
+    def _reconnect(self) -> tuple[sqlite3.Connection, CachingTransaction]:
+        """Another connection in the place of the one for writing. Raises StorageUnavailable."""
+        writer = sqlite.connect_writer(self._path)
+        self._connections[0], old = writer, self._connections[0]
+        with contextlib.suppress(sqlite3.Error):
+            old.close()
+        return writer, CachingTransaction(writer, self._statements)
+
     def _close(self) -> None:
         self._readers = queue.LifoQueue()
         # The writer's connection goes last: SQLite then moves the log into the database.
@@ -132,9 +149,12 @@ class SqlStorage:
         try:
             connection.execute("BEGIN")
             return work(snapshot)
+        except sqlite3.OperationalError as error:
+            raise StorageUnavailable(f"the database cannot be read: {error}") from error
         finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.OperationalError):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
             self._readers.put((connection, snapshot))
 
 

@@ -1,0 +1,59 @@
+"""`asktell doctor`: what is wrong with a database, and how to mend it. Reads only, beside a running server too.
+
+Exit status: 0 nothing found, 1 warnings, 2 errors. The examinations are in `examine`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+
+import click
+
+from asktell_server.admin import files, options
+from asktell_server.admin.examine import Finding, examine
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage import sqlite
+
+
+@click.command()
+@options.database
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@click.option(
+    "--stale-days", type=click.FloatRange(0), default=7.0, help="Report RUNNING trials without a lease that are older."
+)
+@click.option(
+    "--discard-damaged-log",
+    is_flag=True,
+    help="Go on with what can be read although the log is damaged. What lies behind the damage is lost for good. Needs the server stopped.",
+)
+def doctor(database: str, as_json: bool, stale_days: float, discard_damaged_log: bool) -> None:
+    """Say what is wrong with a database and how to mend it. Exit status: 0 nothing, 1 warnings, 2 errors."""
+    path = files.sqlite_path(database)
+    if discard_damaged_log:
+        try:
+            with sqlite.lock_file(str(path)), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (StorageUnavailable, sqlite3.Error) as error:
+            raise click.ClickException(str(error)) from error
+    findings = examine(path, datetime.now(UTC), stale_days)
+    status = max((finding.severity for finding in findings), default=0)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"database": str(path), "status": status, "findings": [found.to_json() for found in findings]}, indent=2
+            )
+        )
+    else:
+        for finding in findings:
+            click.echo(_text(finding))
+        click.echo(f"{path}: {('nothing is wrong', 'warnings', 'errors')[status]}")
+    sys.exit(status)
+
+
+def _text(finding: Finding) -> str:
+    mend = f"\n    mend: {finding.mend}" if finding.mend else ""
+    return f"{finding.level}: {finding.check}: {finding.message}{mend}"

@@ -1,0 +1,175 @@
+"""`asktell backup` and `asktell restore`: whole copies of a database in use, put back whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ..rpc.calls import ask_one, every_trial, number, study_of, tell
+from ..support import serving, stub
+from .commands import asktell, fill, filled
+
+STUDY = "projects/default/studies/kept"
+
+
+def trials_in(path: Path) -> int:
+    """Trials in a database."""
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM trials").fetchone()[0])
+
+
+def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
+    """While clients write, a backup is made again and again; each is whole, and served again holds all that was told before it."""
+    told: list[int] = []
+    end = threading.Event()
+    with serving(tmp_path) as server:
+        fill(server)
+
+        def work() -> None:
+            with stub(server.target) as service:
+                while not end.is_set():
+                    trial = ask_one(service, STUDY)
+                    tell(service, trial.name, 0.5)
+                    told.append(number(trial))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            for i in range(2):
+                while len(told) < 20 * (i + 1):
+                    time.sleep(0.01)
+                before = list(told)
+                done = asktell("backup", tmp_path / f"copy{i}.db", "--db", server.database)
+                assert done.returncode == 0, done.stderr
+                assert "2 studies" in done.stdout
+        finally:
+            end.set()
+            thread.join()
+    assert {path.name for path in tmp_path.glob("copy*")} == {"copy0.db", "copy1.db"}
+
+    with serving(tmp_path, database=str(tmp_path / "copy1.db")) as again, stub(again.target) as service:
+        kept = {number(trial) for trial in every_trial(service, STUDY)}
+        assert set(before) <= kept
+        assert study_of(service, STUDY).trial_counts.succeeded >= len(before)
+
+
+def test_a_restored_database_is_the_one_of_the_backup(tmp_path: Path) -> None:
+    """What came after the backup is gone, what was there before is served; the replaced database is kept."""
+    path, copy = filled(tmp_path), tmp_path / "copy.db"
+    assert asktell("backup", copy, "--db", path).returncode == 0
+    with serving(tmp_path, database=str(path)) as server, stub(server.target) as service:
+        later = ask_one(service, STUDY)
+        server.kill()
+
+    refused = asktell("restore", copy, "--db", path)
+    done = asktell("restore", copy, "--db", path, "--force")
+
+    assert refused.returncode == 1
+    assert "--force" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert trials_in(path) == trials_in(copy) == number(later)  # one fewer in this study, and one of the other
+    assert trials_in(path.with_name("studies.db.replaced")) == trials_in(copy) + 1
+    with serving(tmp_path, database=str(path)) as server, stub(server.target) as service:
+        assert number(ask_one(service, STUDY)) == number(later)
+    assert asktell("doctor", "--db", path).returncode == 0
+
+
+def test_a_restore_beside_a_server_is_refused(tmp_path: Path) -> None:
+    """The server's database stays as it is."""
+    with serving(tmp_path) as server:
+        fill(server)
+        assert asktell("backup", tmp_path / "copy.db", "--db", server.database).returncode == 0
+
+        done = asktell("restore", tmp_path / "copy.db", "--db", server.database, "--force")
+
+        assert done.returncode == 1
+        assert "another server has the database" in done.stderr
+        with stub(server.target) as service:
+            ask_one(service, STUDY)
+
+
+def test_what_is_no_whole_database_is_not_restored(tmp_path: Path) -> None:
+    """Text, another program's database, a half file: the reason is said and nothing is there afterwards."""
+    path = filled(tmp_path)
+    text, other, half = tmp_path / "text", tmp_path / "other.db", tmp_path / "half.db"
+    text.write_text("hello")
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    for bad, why in ((text, "cannot be restored"), (other, "not a database of AskTell"), (half, "cannot be restored")):
+        done = asktell("restore", bad, "--db", tmp_path / "new.db")
+        assert done.returncode == 1, bad
+        assert why in done.stderr
+        assert not (tmp_path / "new.db").exists()
+
+
+def test_a_backup_is_refused_where_it_would_do_harm(tmp_path: Path) -> None:
+    """Over a file that is there, over the database, of a database that is not there: nothing is written."""
+    path = filled(tmp_path)
+    there = tmp_path / "there"
+    there.write_text("mine")
+
+    for arguments in (
+        (there, "--db", path),
+        (path, "--force", "--db", path),
+        (tmp_path / "x", "--db", tmp_path / "none"),
+    ):
+        done = asktell("backup", *arguments)
+        assert done.returncode == 1, arguments
+        assert done.stderr.startswith("Error: ")
+    assert there.read_text() == "mine"
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_damaged_database_is_not_backed_up_as_if_whole(tmp_path: Path) -> None:
+    """The copy is refused, and no file is left."""
+    path = filled(tmp_path)
+    content = bytearray(path.read_bytes())
+    for at in range(4096 * 3, len(content), 4096):
+        content[at : at + 200] = bytes(200)
+    path.write_bytes(content)
+
+    done = asktell("backup", tmp_path / "copy.db", "--db", path)
+
+    assert done.returncode == 1
+    assert "no backup was made" in done.stderr
+    assert not list(tmp_path.glob("copy*"))
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_kill_leaves_no_half_file(command: str, tmp_path: Path) -> None:
+    """SIGKILL at any moment: under the final name there is nothing, or what was there before, or the whole."""
+    path = filled(tmp_path)
+    with closing(sqlite3.connect(path)) as connection:  # large enough to take a moment
+        connection.execute("UPDATE studies SET description = ?", ("x" * 20_000_000,))
+        connection.commit()
+    whole = tmp_path / "whole.db"
+    shutil.copy(path, whole)
+    target = tmp_path / "target.db"
+    arguments = [target, "--db", path, "--force"] if command == "backup" else [whole, "--db", target, "--force"]
+
+    partial = target.with_name("target.db.partial")
+    for delay_s in (0.0, 0.01, 0.03, 0.06, 0.1):
+        process = subprocess.Popen([sys.executable, "-m", "asktell.cli.entry", command, *map(str, arguments)])
+        while not partial.exists() and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(delay_s)
+        process.kill()
+        process.wait()
+        if target.exists():
+            with closing(sqlite3.connect(target)) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert trials_in(target) == trials_in(path)
+
+    assert asktell(command, *arguments).returncode == 0
+    assert not partial.exists()
+    assert trials_in(target) == trials_in(path)

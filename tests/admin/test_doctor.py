@@ -1,0 +1,226 @@
+"""`asktell doctor`: every finding that it can report, on damage that was planted; and nothing on a database that is well."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from asktell_server.admin.__main__ import commands
+from asktell_server.storage.wal import lost_commits
+
+from ..rpc.calls import ask_one
+from ..support import serving, stub
+from .commands import asktell, fill, filled
+
+KEPT = "projects/default/studies/kept"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in order; not to be written."""
+    return filled(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def path(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it to harm."""
+    copy = tmp_path / "studies.db"
+    shutil.copy(whole, copy)
+    return copy
+
+
+def examined(path: Path) -> tuple[int, list[dict[str, str]]]:
+    """The exit status and the findings."""
+    done = asktell("doctor", "--db", path, "--json")
+    return read(done.returncode, done.stdout)
+
+
+def read(status: int, output: str) -> tuple[int, list[dict[str, str]]]:
+    """What doctor says with --json."""
+    report: dict[str, Any] = json.loads(output)
+    assert report["status"] == status
+    return status, report["findings"]
+
+
+def change(path: Path, *statements: str) -> None:
+    """Harms the rows."""
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_a_database_that_is_well_has_no_finding(path: Path) -> None:
+    """Status 0, and the text says so."""
+    done = asktell("doctor", "--db", path)
+
+    assert (done.returncode, done.stdout) == (0, f"{path}: nothing is wrong\n"), done.stderr
+
+
+def test_a_database_in_use_is_examined(tmp_path: Path) -> None:
+    """Beside a server, and after it was killed: nothing is found, and the server goes on."""
+    with serving(tmp_path) as server, stub(server.target) as service:
+        fill(server)
+        beside = examined(Path(server.database))
+        ask_one(service, KEPT)
+        server.kill()
+        after = examined(Path(server.database))
+
+    assert beside == after == (0, [])
+
+
+ROWS = [
+    ("UPDATE studies SET succeeded_count = succeeded_count + 1", "counts", "counts 8 trials SUCCEEDED, there are 7"),
+    ("UPDATE studies SET next_number = 3 WHERE name = 'kept'", "numbers", "the next number is 3, but trial 8 exists"),
+    ("DELETE FROM trials WHERE number = 2", "numbers", "1 trials are missing: 2"),
+    ("UPDATE studies SET revision = 2 WHERE name = 'kept'", "revisions", "is at revision"),
+    ("UPDATE trials SET finish_revision = NULL WHERE number = 7", "revisions", "its result has revision None"),
+    (
+        "UPDATE trials SET finish_revision = (SELECT finish_revision FROM trials t WHERE t.number = 6) WHERE number = 7",
+        "revisions",
+        "trials 6 and 7 got their results at one revision",
+    ),
+    ("UPDATE studies SET best_number = 7, best_value = '0.8' WHERE name = 'kept'", "best", "but 1 is better"),
+    ("UPDATE trials SET attempt = 2, retry_of = 1 WHERE number = 8", "retries", "trial 8 does not repeat trial 1"),
+    ("UPDATE trials SET state = 'LOST' WHERE number = 7", "trial", "trial 7 cannot be read: KeyError"),
+    ("UPDATE trials SET parameters = '{' WHERE number = 7", "trial", "trial 7 cannot be read"),
+    ("UPDATE studies SET spec = '{}' WHERE name = 'kept'", "study", "cannot be read: KeyError"),
+    ("UPDATE studies SET spec = '{\"version\":99}' WHERE name = 'kept'", "study", "has version 99"),
+    ("UPDATE measurements SET measurement = '[]' WHERE number = 6", "measurement", "trial 6, step 1"),
+    ("UPDATE measurements SET step = 5 WHERE number = 6", "measurement", "is not what its row says"),
+    ("UPDATE requests SET response = 'x'", "requests", "request 'told 0.9'"),
+    (
+        "UPDATE trials SET lease_expire_time = NULL WHERE lease_expire_time > 0",
+        "leases",
+        "without the lease of its study",
+    ),
+    (
+        "UPDATE trials SET lease_expire_time = lease_expire_time + 86400000000 WHERE lease_expire_time > 0",
+        "leases",
+        "leases last 1:00:00",
+    ),
+    (
+        "UPDATE trials SET start_time = start_time - 8 * 86400000000 WHERE number = 8",
+        "stale",
+        "trial 8 of w runs since",
+    ),
+    ("DELETE FROM studies WHERE name = 'kept'", "foreign keys", "rows whose study or trial is missing"),
+    ("UPDATE alembic_version SET version_num = 'r9999'", "schema", "a newer release made it"),
+    ("DELETE FROM alembic_version", "schema", "not a database of AskTell"),
+    ("ALTER TABLE trials DROP COLUMN notes", "schema", "table trials lacks notes"),
+]
+
+
+@pytest.mark.parametrize(("statement", "check", "message"), ROWS, ids=[message[:40] for _, _, message in ROWS])
+def test_rows_that_do_not_fit_together_are_found(statement: str, check: str, message: str, path: Path) -> None:
+    """Each finding names the place, how bad it is and what to do; the exit status is that of the worst."""
+    change(path, statement)
+
+    done = CliRunner().invoke(
+        commands, ["doctor", "--db", str(path), "--json"]
+    )  # the command, without a process for each case
+    status, findings = read(done.exit_code, done.stdout)
+
+    found = [finding for finding in findings if finding["check"] == check and message in finding["message"]]
+    assert found, findings
+    assert all(finding["mend"] for finding in findings)
+    assert status == max({"warning": 1, "error": 2}[finding["level"]] for finding in findings)
+
+
+def test_a_damaged_page_is_found(path: Path) -> None:
+    """SQLite's own examination is passed on."""
+    content = bytearray(path.read_bytes())
+    for at in range(4096 * 3, len(content), 4096):
+        content[at : at + 200] = bytes(200)
+    path.write_bytes(content)
+
+    status, findings = examined(path)
+
+    assert status == 2
+    assert findings[0]["check"] == "integrity"
+
+
+def test_what_is_no_database_is_found(tmp_path: Path) -> None:
+    """A file of another kind, and none."""
+    (tmp_path / "text").write_text("hello, this is no database")
+
+    for name, message in (("text", "not a SQLite database"), ("none", "cannot open")):
+        status, findings = examined(tmp_path / name)
+        assert status == 2
+        assert message in findings[0]["message"]
+
+
+def torn_in_the_middle(folder: Path) -> Path:
+    """A database whose server was killed, and whose log then lost a bit in the middle."""
+    with serving(folder) as server:
+        fill(server)
+        server.kill()
+        log = Path(server.database + "-wal")
+        content = bytearray(log.read_bytes())
+        content[len(content) // 2] ^= 1
+        log.write_bytes(content)
+        return Path(server.database)
+
+
+def test_a_log_that_is_damaged_before_its_end_is_never_served(tmp_path: Path) -> None:
+    """Doctor, server, backup: each says that commits are lost, and none touches the log; the operator may go on without them."""
+    path = torn_in_the_middle(tmp_path)
+    before = Path(f"{path}-wal").read_bytes()
+
+    status, findings = examined(path)
+    served, copied = (
+        asktell("serve", "--db", path, "--listen", "127.0.0.1:0"),
+        asktell("backup", tmp_path / "b", "--db", path),
+    )
+
+    assert status == 2
+    assert findings[0]["check"] == "log"
+    assert "--discard-damaged-log" in findings[0]["mend"]
+    for refused in (served, copied):
+        assert refused.returncode == 1
+        assert "is damaged" in refused.stderr
+    assert Path(f"{path}-wal").read_bytes() == before
+
+    accepted = asktell("doctor", "--db", path, "--discard-damaged-log")
+    assert accepted.returncode == 0, accepted.stdout
+    with serving(tmp_path, database=str(path)):
+        pass
+
+
+def test_a_torn_end_of_the_log_is_no_damage(tmp_path: Path) -> None:
+    """What a power failure leaves of the last, unacknowledged transaction is not reported, and all before it is there."""
+    with serving(tmp_path) as server:
+        fill(server)
+        server.kill()
+        log = Path(server.database + "-wal")
+        whole = log.read_bytes()
+        for kept in (len(whole) - 1, len(whole) - 5000):
+            log.write_bytes(whole[:kept] + os.urandom(3000))
+            assert lost_commits(log) == 0
+            assert examined(Path(server.database))[0] == 0
+            log.write_bytes(whole)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a small file system")
+def test_a_disk_without_room_is_found(path: Path, tmp_path: Path) -> None:
+    """The examination warns before the disk is full."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        shutil.copy(path, small / "studies.db")
+        status, findings = examined(small / "studies.db")
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+    assert (status, findings[0]["check"]) == (2, "disk")

@@ -1,0 +1,277 @@
+"""Bugs for the checker to find: each breaks one promise of the server, in its own process, beneath its own front door.
+
+`plant(name)` replaces a piece of the server before it starts. Nothing of this is reachable from the product.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from asktell_server.domain.study import Study
+from asktell_server.domain.trial import TrialState
+from asktell_server.service import asking, housekeeping, requests, trials, watching
+from asktell_server.storage import sql, transaction, write_cache
+
+
+def _every(n: int) -> Callable[[], bool]:
+    """True at every nth call."""
+    count = itertools.count(1)
+    return lambda: next(count) % n == 0
+
+
+class _Dropped(Exception):
+    """Carries the result of a work that is rolled back."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self.result = result
+
+
+def acknowledges_before_the_commit() -> None:
+    """Every 40th write is answered, and then lost."""
+    original, now = sql.SqlStorage.submit, _every(40)
+
+    def submit(self: sql.SqlStorage, work: Any, then: Any = None) -> asyncio.Future[Any]:
+        if not now():
+            return original(self, work, then)
+
+        def dropped(tx: Any) -> None:
+            raise _Dropped(work(tx))
+
+        made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def answer(lost: asyncio.Future[Any]) -> None:
+            error = lost.exception()
+            if isinstance(error, _Dropped):
+                made.set_result(error.result)
+            else:
+                made.set_exception(error or RuntimeError)
+
+        original(self, dropped).add_done_callback(answer)
+        return made
+
+    sql.SqlStorage.submit = submit  # type: ignore[method-assign]
+
+
+def gives_a_number_twice() -> None:
+    """Every 15th ask gets the trials of the one before it."""
+    original, now = asking.Asking.ask, _every(15)
+    last: dict[str, Any] = {}
+
+    async def ask(self: asking.Asking, name: Any, *arguments: Any) -> Any:
+        if now() and str(name) in last:
+            return last[str(name)]
+        last[str(name)] = await original(self, name, *arguments)
+        return last[str(name)]
+
+    asking.Asking.ask = ask  # type: ignore[method-assign]
+
+
+def exceeds_the_budget() -> None:
+    """Asks at the same time are given one more than there is room for."""
+    original = Study.room
+
+    def room(self: Study) -> int | None:
+        left = original(self)
+        return left + 1 if left is not None and self.count(TrialState.RUNNING) > 1 else left
+
+    Study.room = room  # type: ignore[method-assign]
+
+
+def forgets_request_ids() -> None:
+    """A repeat acts again."""
+    requests.remember = lambda *_: None
+    for module in (asking, trials):
+        module.requests = requests  # type: ignore[attr-defined]
+
+
+def revives_expired_trials() -> None:
+    """A report makes an EXPIRED trial RUNNING again."""
+    original = trials.Trials._renew
+
+    def renew(tx: Any, study: Any, trial: Any, now: Any, revision: int) -> Any:
+        return original(tx, study, replace(trial, state=TrialState.RUNNING), now, revision)
+
+    trials.Trials._renew = staticmethod(renew)  # type: ignore[method-assign]
+
+
+def loses_measurements() -> None:
+    """Every 10th measurement is acknowledged and not written."""
+    original, now = transaction.SqlTransaction.insert_measurement, _every(10)
+
+    def insert(self: Any, *arguments: Any) -> None:
+        if not now():
+            original(self, *arguments)
+
+    transaction.SqlTransaction.insert_measurement = insert  # type: ignore[method-assign]
+
+
+def skips_in_watches() -> None:
+    """Every 10th message of a watch leaves out its first trial."""
+    original, now = watching.Watching._changes, _every(10)
+
+    async def changes(self: Any, *arguments: Any) -> Any:
+        study, found = await original(self, *arguments)
+        return study, found[1:] if now() else found
+
+    watching.Watching._changes = changes  # type: ignore[method-assign]
+
+
+def never_ends_a_lease() -> None:
+    """Lost trials run for ever."""
+
+    async def expire(_: Any) -> int:
+        return 0
+
+    housekeeping.Housekeeping.expire = expire  # type: ignore[method-assign]
+
+
+def retries_for_ever() -> None:
+    """The limit of retries is not looked at."""
+    original = housekeeping.Housekeeping._expire
+
+    class Generous:
+        def __init__(self, tx: Any) -> None:
+            self._tx = tx
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tx, name)
+
+        def lock_study_by_id(self, study_id: int) -> Any:
+            study = self._tx.lock_study_by_id(study_id)
+            policy = replace(study.spec.trial_policy, max_retries=1000)
+            return replace(study, spec=replace(study.spec, trial_policy=policy))
+
+    housekeeping.Housekeeping._expire = (  # type: ignore[method-assign]
+        lambda self, tx, study_id, number: original(self, Generous(tx), study_id, number)
+    )
+
+
+def drops_late_tells() -> None:
+    """The result of an EXPIRED trial is acknowledged and thrown away."""
+    original = transaction.SqlTransaction.update_trial
+
+    def update(self: Any, study_id: int, trial: Any) -> None:
+        before = self.trial(study_id, trial.number, full=False)
+        if not (before is not None and before.state is TrialState.EXPIRED and trial.state.has_result):
+            original(self, study_id, trial)
+
+    transaction.SqlTransaction.update_trial = update  # type: ignore[method-assign]
+
+
+def imports_half() -> None:
+    """Of several trials that are brought the last is not written."""
+    original = transaction.SqlTransaction.insert_trials
+
+    def insert(self: Any, study_id: int, made: Any) -> None:
+        original(self, study_id, made[:-1] if len(made) > 3 else made)
+
+    transaction.SqlTransaction.insert_trials = insert  # type: ignore[method-assign]
+
+
+def gives_when_stopped() -> None:
+    """An ask does not look whether the study is ACTIVE."""
+    original = write_cache.CachingTransaction.lock_study
+
+    def lock(self: Any, project: str, name: str) -> Any:
+        study = original(self, project, name)
+        stopped = study is not None and study.state.value == "STOPPED"
+        return replace(study, state=type(study.state).ACTIVE) if stopped else study
+
+    original_work = asking.Asking._work
+
+    def work(self: Any, tx: Any, *arguments: Any) -> Any:
+        write_cache.CachingTransaction.lock_study = lock  # type: ignore[method-assign]
+        try:
+            return original_work(self, tx, *arguments)
+        finally:
+            write_cache.CachingTransaction.lock_study = original  # type: ignore[method-assign]
+
+    original_reserve = asking.Asking._reserve
+
+    async def reserve(self: Any, image: Any, *arguments: Any) -> Any:
+        study = image.study
+        image.study = replace(study, state=type(study.state).ACTIVE)
+        return await original_reserve(self, image, *arguments)
+
+    asking.Asking._work = work  # type: ignore[method-assign]
+    asking.Asking._reserve = reserve  # type: ignore[method-assign]
+
+
+def suggests_outside_of_the_space() -> None:
+    """Every 20th suggestion has a depth of 17."""
+    original, now = transaction.SqlTransaction.insert_trials, _every(20)
+
+    def insert(self: Any, study_id: int, made: Any) -> None:
+        if now():
+            suggestion = made[0].suggestion
+            point = {**suggestion.point, "depth": 17}
+            made = [replace(made[0], suggestion=replace(suggestion, point=point)), *made[1:]]
+        original(self, study_id, made)
+
+    transaction.SqlTransaction.insert_trials = insert  # type: ignore[method-assign]
+
+
+def retries_twice() -> None:
+    """Two workers get the parameters of a lost trial."""
+    original = transaction.SqlTransaction.insert_trials
+    original_update = write_cache.CachingTransaction.update_study
+    extra: dict[int, int] = {}
+
+    def insert(self: Any, study_id: int, made: Any) -> None:
+        original(self, study_id, made)
+        if made[0].retry_of is not None:
+            original(self, study_id, [replace(made[0], number=made[0].number + 1)])
+            extra[study_id] = 1
+
+    def update(self: Any, study: Any) -> None:
+        if extra.pop(study.id, 0):
+            counts = {**study.counts, TrialState.WAITING: study.counts[TrialState.WAITING] + 1}
+            study = replace(study, next_number=study.next_number + 1, counts=counts)
+        original_update(self, study)
+
+    transaction.SqlTransaction.insert_trials = insert  # type: ignore[method-assign]
+    write_cache.CachingTransaction.update_study = update  # type: ignore[method-assign]
+
+
+def starts_from_an_older_state() -> None:
+    """After a start the last revisions of each study never were."""
+    original = sql.SqlStorage._open
+
+    def opened(self: Any) -> Any:
+        connection = original(self)
+        connection.execute("UPDATE studies SET revision = revision - 3 WHERE revision > 3")
+        return connection
+
+    sql.SqlStorage._open = opened  # type: ignore[method-assign]
+
+
+MUTANTS: Mapping[str, Callable[[], None]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        acknowledges_before_the_commit,
+        gives_a_number_twice,
+        exceeds_the_budget,
+        forgets_request_ids,
+        revives_expired_trials,
+        loses_measurements,
+        skips_in_watches,
+        never_ends_a_lease,
+        retries_for_ever,
+        drops_late_tells,
+        imports_half,
+        gives_when_stopped,
+        suggests_outside_of_the_space,
+        retries_twice,
+        starts_from_an_older_state,
+    )
+}
+
+
+def plant(name: str) -> None:
+    """Plants a bug in this process."""
+    MUTANTS[name]()

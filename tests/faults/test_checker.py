@@ -1,0 +1,60 @@
+"""The checker finds bugs: each one planted in a real server, worked on for a moment without any fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .deployment import sqlite_deployment
+from .mutants import MUTANTS
+from .rounds import Round, play
+
+# What the checker must say of each, among other things.
+EVIDENCE = {
+    "acknowledges_before_the_commit": "lost:",
+    "gives_a_number_twice": "given twice:",
+    "exceeds_the_budget": "budget of",
+    "forgets_request_ids": "request_id",
+    "revives_expired_trials": "illegal:",
+    "loses_measurements": "lost: Report",
+    "skips_in_watches": "missed a change",
+    "never_ends_a_lease": "stuck:",
+    "retries_for_ever": "is attempt 2, allowed are 1",
+    "drops_late_tells": "lost: Tell",
+    "imports_half": "brought 5 trials, 4 are there",
+    "gives_when_stopped": "while the study was stopped",
+    "suggests_outside_of_the_space": "outside of the space",
+    "retries_twice": "has 2 retries",
+    "starts_from_an_older_state": "backward:",
+}
+# Those that show only when leases run out, which takes seconds.
+SLOW = {"never_ends_a_lease", "retries_for_ever", "drops_late_tells", "revives_expired_trials", "retries_twice"}
+QUICK_STUDIES = ("plain", "budget", "grid", "stopped")
+SLOW_STUDIES = ("leased", "once")
+
+
+def test_each_mutant_is_expected() -> None:
+    """No planted bug is left out."""
+    assert set(EVIDENCE) == set(MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", sorted(set(MUTANTS) - SLOW))
+def test_a_planted_bug_is_found(mutant: str, tmp_path: Path) -> None:
+    """Some hundred calls are enough, and what the checker says names the promise that was broken."""
+    kills = 3 if mutant == "starts_from_an_older_state" else 0
+    with sqlite_deployment(tmp_path, mutant=mutant) as deployment:
+        made = Round(seed=5, calls=700, kills=kills, pace_s=0.5, budget=10, studies=QUICK_STUDIES, patience_s=2.0)
+        report = play(deployment, made)
+
+    assert any(EVIDENCE[mutant] in violation for violation in report.violations), report
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mutant", sorted(SLOW))
+def test_a_planted_bug_of_leases_is_found(mutant: str, tmp_path: Path) -> None:
+    """The same where leases have to run out first."""
+    with sqlite_deployment(tmp_path, mutant=mutant) as deployment:
+        report = play(deployment, Round(seed=5, seconds=3.0, studies=SLOW_STUDIES, patience_s=5.0))
+
+    assert any(EVIDENCE[mutant] in violation for violation in report.violations), report
