@@ -3,6 +3,8 @@ PY := .venv/bin/python
 # Of bench-optimizers: the seeds, and how many runs at once.
 SEEDS ?= 0-4
 JOBS ?= 2
+# Of soak: how many processes are killed.
+KILLS ?= 500
 
 .PHONY: audit help setup demo test lint proto bench bench-optimizers bench-optimizers-quick soak clean
 help: ## what there is
@@ -48,8 +50,8 @@ bench-optimizers-quick: setup ## a few problems and peers, about three minutes
 audit: setup ## known vulnerabilities of the dependencies
 	scripts/audit
 
-soak: setup ## long fault and load runs
-	$(PY) -m pytest -m soak --timeout=900
+soak: setup ## long fault and load runs; KILLS=500 processes killed in all, SEED=n repeats a run
+	ASKTELL_FAULTS_KILLS=$(KILLS) $(if $(SEED),ASKTELL_FAULTS_SEED=$(SEED)) $(PY) -m pytest -m soak --timeout=900 -rP
 
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-floor .tools .peers build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 `plant(name)` replaces a piece of the server before it starts. Nothing of this is reachable from the product.
 """
 
+# mypy: disable-error-code="assignment,method-assign,type-var,union-attr"
 from __future__ import annotations
 
 import asyncio
@@ -54,7 +55,7 @@ def acknowledges_before_the_commit() -> None:
         original(self, dropped).add_done_callback(answer)
         return made
 
-    sql.SqlStorage.submit = submit  # type: ignore[method-assign]
+    sql.SqlStorage.submit = submit
 
 
 def gives_a_number_twice() -> None:
@@ -68,7 +69,7 @@ def gives_a_number_twice() -> None:
         last[str(name)] = await original(self, name, *arguments)
         return last[str(name)]
 
-    asking.Asking.ask = ask  # type: ignore[method-assign]
+    asking.Asking.ask = ask
 
 
 def exceeds_the_budget() -> None:
@@ -79,7 +80,7 @@ def exceeds_the_budget() -> None:
         left = original(self)
         return left + 1 if left is not None and self.count(TrialState.RUNNING) > 1 else left
 
-    Study.room = room  # type: ignore[method-assign]
+    Study.room = room
 
 
 def forgets_request_ids() -> None:
@@ -96,7 +97,7 @@ def revives_expired_trials() -> None:
     def renew(tx: Any, study: Any, trial: Any, now: Any, revision: int) -> Any:
         return original(tx, study, replace(trial, state=TrialState.RUNNING), now, revision)
 
-    trials.Trials._renew = staticmethod(renew)  # type: ignore[method-assign]
+    trials.Trials._renew = staticmethod(renew)
 
 
 def loses_measurements() -> None:
@@ -107,7 +108,7 @@ def loses_measurements() -> None:
         if not now():
             original(self, *arguments)
 
-    transaction.SqlTransaction.insert_measurement = insert  # type: ignore[method-assign]
+    transaction.SqlTransaction.insert_measurement = insert
 
 
 def skips_in_watches() -> None:
@@ -118,7 +119,7 @@ def skips_in_watches() -> None:
         study, found = await original(self, *arguments)
         return study, found[1:] if now() else found
 
-    watching.Watching._changes = changes  # type: ignore[method-assign]
+    watching.Watching._changes = changes
 
 
 def never_ends_a_lease() -> None:
@@ -127,7 +128,7 @@ def never_ends_a_lease() -> None:
     async def expire(_: Any) -> int:
         return 0
 
-    housekeeping.Housekeeping.expire = expire  # type: ignore[method-assign]
+    housekeeping.Housekeeping.expire = expire
 
 
 def retries_for_ever() -> None:
@@ -146,8 +147,8 @@ def retries_for_ever() -> None:
             policy = replace(study.spec.trial_policy, max_retries=1000)
             return replace(study, spec=replace(study.spec, trial_policy=policy))
 
-    housekeeping.Housekeeping._expire = (  # type: ignore[method-assign]
-        lambda self, tx, study_id, number: original(self, Generous(tx), study_id, number)
+    housekeeping.Housekeeping._expire = lambda self, tx, study_id, number: original(
+        self, Generous(tx), study_id, number
     )
 
 
@@ -160,7 +161,7 @@ def drops_late_tells() -> None:
         if not (before is not None and before.state is TrialState.EXPIRED and trial.state.has_result):
             original(self, study_id, trial)
 
-    transaction.SqlTransaction.update_trial = update  # type: ignore[method-assign]
+    transaction.SqlTransaction.update_trial = update
 
 
 def imports_half() -> None:
@@ -170,7 +171,7 @@ def imports_half() -> None:
     def insert(self: Any, study_id: int, made: Any) -> None:
         original(self, study_id, made[:-1] if len(made) > 3 else made)
 
-    transaction.SqlTransaction.insert_trials = insert  # type: ignore[method-assign]
+    transaction.SqlTransaction.insert_trials = insert
 
 
 def gives_when_stopped() -> None:
@@ -185,11 +186,11 @@ def gives_when_stopped() -> None:
     original_work = asking.Asking._work
 
     def work(self: Any, tx: Any, *arguments: Any) -> Any:
-        write_cache.CachingTransaction.lock_study = lock  # type: ignore[method-assign]
+        write_cache.CachingTransaction.lock_study = lock
         try:
             return original_work(self, tx, *arguments)
         finally:
-            write_cache.CachingTransaction.lock_study = original  # type: ignore[method-assign]
+            write_cache.CachingTransaction.lock_study = original
 
     original_reserve = asking.Asking._reserve
 
@@ -198,8 +199,8 @@ def gives_when_stopped() -> None:
         image.study = replace(study, state=type(study.state).ACTIVE)
         return await original_reserve(self, image, *arguments)
 
-    asking.Asking._work = work  # type: ignore[method-assign]
-    asking.Asking._reserve = reserve  # type: ignore[method-assign]
+    asking.Asking._work = work
+    asking.Asking._reserve = reserve
 
 
 def suggests_outside_of_the_space() -> None:
@@ -213,7 +214,7 @@ def suggests_outside_of_the_space() -> None:
             made = [replace(made[0], suggestion=replace(suggestion, point=point)), *made[1:]]
         original(self, study_id, made)
 
-    transaction.SqlTransaction.insert_trials = insert  # type: ignore[method-assign]
+    transaction.SqlTransaction.insert_trials = insert
 
 
 def retries_twice() -> None:
@@ -234,8 +235,8 @@ def retries_twice() -> None:
             study = replace(study, next_number=study.next_number + 1, counts=counts)
         original_update(self, study)
 
-    transaction.SqlTransaction.insert_trials = insert  # type: ignore[method-assign]
-    write_cache.CachingTransaction.update_study = update  # type: ignore[method-assign]
+    transaction.SqlTransaction.insert_trials = insert
+    write_cache.CachingTransaction.update_study = update
 
 
 def starts_from_an_older_state() -> None:
@@ -247,7 +248,7 @@ def starts_from_an_older_state() -> None:
         connection.execute("UPDATE studies SET revision = revision - 3 WHERE revision > 3")
         return connection
 
-    sql.SqlStorage._open = opened  # type: ignore[method-assign]
+    sql.SqlStorage._open = opened
 
 
 MUTANTS: Mapping[str, Callable[[], None]] = {

@@ -96,8 +96,8 @@ def play(deployment: Deployment, made: Round) -> Report:
     final = read(last, stuck)
     _await_watchers(history, final, [plan.name for plan in studies], made.patience_s)
     watching.set()
-    for watcher in watchers:
-        watcher.join(60)
+    for thread in watchers:
+        thread.join(60)
     last.close()
     if nemesis.kills < made.kills:
         final.stuck.append(f"only {nemesis.kills} of {made.kills} kills were done in {made.limit_s:.0f} s")

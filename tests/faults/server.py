@@ -32,5 +32,5 @@ if __name__ == "__main__":
         import mutants  # type: ignore[import-not-found]
 
         mutants.plant(mutant)
-    cli.App = partial(App, clock=partial(wrong_clock, Path(clock_file)))
+    cli.App = partial(App, clock=partial(wrong_clock, Path(clock_file)))  # type: ignore[assignment]
     cli.main(arguments)

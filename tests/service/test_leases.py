@@ -212,3 +212,50 @@ async def test_no_lease_runs_out_while_the_server_is_down(tmp_path: Path) -> Non
 
     assert (at_start, after_the_beat, in_the_end) == (0, 0, 1)
     assert beat.lease_expire_time.ToSeconds() == int(clock.now.timestamp() - 0.1)
+
+
+async def test_parameters_that_lose_every_worker_are_not_tried_again(running: InProcess) -> None:
+    """Once its retries are used up a point is not suggested any more, not even where an optimizer would come back to it: here a
+    grid has but this one point left.
+    """
+    made = spec("grid", dimensions=1)
+    made.algorithm.grid.points_per_parameter = 2
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 1
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="poisoned", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    for _ in range(2):
+        poisoned = await _ask(running, study)
+        await running.pass_time(61)
+    other = await _ask(running, study)
+    await running.service.Tell(pb.TellRequest(name=other.name, measurement=RESULT))
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _ask(running, study)
+    await running.service.Tell(pb.TellRequest(name=poisoned.name, measurement=RESULT))
+
+    assert read(caught.value).reason == "SEARCH_SPACE_EXHAUSTED"
+    assert other.parameters != poisoned.parameters
+    assert (await _trial(running, poisoned.name)).state == State.SUCCEEDED
+
+
+async def test_a_point_that_was_given_up_stays_so_after_a_restart(tmp_path: Path) -> None:
+    """A new server reads it from the history, so that suggestions are those of the server before it."""
+    made = spec("grid", dimensions=1)
+    made.algorithm.grid.points_per_parameter = 2
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 0
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="poisoned", study=study_pb2.Study(spec=made))
+    clock = SetClock()
+    async with in_process(str(tmp_path / "a.db"), clock) as running:
+        study = (await running.service.CreateStudy(request)).name
+        poisoned = await _ask(running, study)
+        await running.pass_time(61)
+
+    async with in_process(str(tmp_path / "a.db"), clock) as running:
+        other = await _ask(running, study)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _ask(running, study)
+
+    assert other.parameters != poisoned.parameters
+    assert read(caught.value).reason == "SEARCH_SPACE_EXHAUSTED"

@@ -255,3 +255,72 @@ async def test_an_observer_that_fails_hangs_nobody(tmp_path: Path) -> None:
             await storage.write(ask("default", "digits"))
 
         assert await storage.write(ask("default", "digits")) == 2
+
+
+async def test_a_connection_in_doubt_is_replaced(tmp_path: Path) -> None:
+    """After COMMIT failed by an error of the disk nobody goes on with what the connection believes: another one reads the file, and
+    finds the commit there or not; here it is there.
+    """
+
+    class Doubtful:
+        """A connection whose first COMMIT reaches the disk and says that it did not."""
+
+        def __init__(self, real: sqlite3.Connection) -> None:
+            self.real = real
+            self.failed = False
+
+        def execute(self, statement: str) -> object:
+            done = self.real.execute(statement)
+            if statement == "COMMIT" and not self.failed:
+                self.failed = True
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+                raise error
+            return done
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+    async with opened(tmp_path / "studies.db") as storage:
+        stored = await add_study(storage, a_study())
+        writer = storage._writer
+        assert writer is not None
+        doubtful = writer._connection = cast(sqlite3.Connection, Doubtful(writer._connection))
+
+        with pytest.raises(StorageUnavailable, match="disk I/O error"):
+            await storage.write(ask("default", "digits"))
+        after = await storage.write(ask("default", "digits"))
+        kept = await storage.read(lambda tx: tx.trials(stored.id, limit=10))
+
+        assert writer._connection is not doubtful
+        assert after == 2
+        assert numbers(kept) == [1, 2]
+
+
+async def test_a_rollback_that_fails_does_not_block_what_follows(tmp_path: Path) -> None:
+    """The connection is replaced, so that the open transaction goes with it."""
+
+    class Stuck:
+        """A connection that can neither commit nor roll back."""
+
+        def __init__(self, real: sqlite3.Connection) -> None:
+            self.real = real
+
+        def execute(self, statement: str) -> object:
+            if statement in ("COMMIT", "ROLLBACK"):
+                raise sqlite3.OperationalError("disk I/O error")
+            return self.real.execute(statement)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+    async with opened(tmp_path / "studies.db") as storage:
+        await add_study(storage, a_study())
+        writer = storage._writer
+        assert writer is not None
+        writer._connection = cast(sqlite3.Connection, Stuck(writer._connection))
+
+        with pytest.raises(StorageUnavailable, match="disk I/O error"):
+            await storage.write(ask("default", "digits"))
+
+        assert await storage.write(ask("default", "digits")) == 1

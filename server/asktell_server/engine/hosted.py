@@ -1,8 +1,8 @@
 """One study in memory: a cache of the database that can be thrown away at any time.
 
 The image holds what suggestions depend on: the observations in order, the pending points (those of WAITING and RUNNING
-trials), and the trial numbers that are reserved by asks whose transaction is not through yet. Three counters say how current
-a suggestion is:
+trials, and of those that were lost with their last retry), and the trial numbers that are reserved by asks whose transaction
+is not through yet. Three counters say how current a suggestion is:
 
 - `next_number` is the trial that the next suggestion would be for, reservations included;
 - `version` counts results, expiries and trials that came from elsewhere: the events, other than suggestions themselves, after
@@ -156,6 +156,13 @@ class HostedStudy:
         if study.revision > self._applied_revision:
             self._take(study, trials)
 
+    @staticmethod
+    def _is_given_up(study: Study, trial: Trial) -> bool:
+        """Whether the trial was lost with its last retry. Perhaps its parameters kill every worker: they stay pending, so that they
+        are not suggested again, until a late result says more.
+        """
+        return trial.start_time is not None and trial.attempt > study.spec.trial_policy.max_retries
+
     def _take(self, study: Study, trials: Iterable[Trial]) -> None:
         finished = []
         overtaken = False
@@ -169,7 +176,9 @@ class HostedStudy:
                     overtaken = overtaken or reserved is not None
                 self.unfinished[trial.number] = trial.point  # numbers only grow: the order is kept
             elif trial.state is TrialState.EXPIRED:
-                if self.unfinished.pop(trial.number, None) is not None:
+                if self._is_given_up(study, trial):
+                    self.unfinished[trial.number] = trial.point
+                elif self.unfinished.pop(trial.number, None) is not None:
                     self.version += 1
             elif trial.state.has_result:
                 self.unfinished.pop(trial.number, None)
