@@ -102,7 +102,7 @@ class Client:
         name: "study", "project/study" or the full resource name.
         space: parameter by name.
         options: maximize=, minimize=, constraints=, algorithm=, seed=, lease=, max_retries=, max_trials=, target=,
-            max_trials_without_improvement=, labels=, description=, if_exists=; see `StudyOptions`.
+            max_trials_without_improvement=, max_failed_trials=, labels=, description=, if_exists=; see `StudyOptions`.
 
         Raises InvalidArgument (all that is wrong at once), StudyAlreadyExists (if_exists="fail"), StudySpecMismatch
         (if_exists="use"), Unimplemented.

@@ -46,6 +46,8 @@ class StudySpec:
     """The study is done once the objective is at least this good."""
     max_trials_without_improvement: int | None = None
     """The study is done after so many succeeded trials in a row without a new best one."""
+    max_failed_trials: int | None = None
+    """The study is done once so many trials failed or were lost with their last retry."""
 
     @property
     def required_metrics(self) -> list[str]:
@@ -84,6 +86,7 @@ class StudyOptions(TypedDict, total=False):
     max_trials: int | None
     target: float | None
     max_trials_without_improvement: int | None
+    max_failed_trials: int | None
     labels: Mapping[str, str] | None
     """For people and programs; those of an existing study are left as they are."""
     description: str
@@ -118,6 +121,7 @@ def build_spec(space: Space, options: StudyOptions) -> StudySpec:
         max_trials=options.get("max_trials"),
         target=options.get("target"),
         max_trials_without_improvement=options.get("max_trials_without_improvement"),
+        max_failed_trials=options.get("max_failed_trials"),
     )
 
 
@@ -156,6 +160,7 @@ def spec_to_proto(spec: StudySpec, project: str = DEFAULT_PROJECT) -> pb.StudySp
         max_trials=spec.max_trials or 0,
         target=spec.target,
         max_trials_without_improvement=spec.max_trials_without_improvement or 0,
+        max_failed_trials=spec.max_failed_trials or 0,
     )
     if criteria.ByteSize():
         message.stopping_criteria.CopyFrom(criteria)
@@ -189,4 +194,5 @@ def spec_from_proto(message: pb.StudySpec) -> StudySpec:
         max_trials=criteria.max_trials or None,
         target=criteria.target if criteria.HasField("target") else None,
         max_trials_without_improvement=criteria.max_trials_without_improvement or None,
+        max_failed_trials=criteria.max_failed_trials or None,
     )

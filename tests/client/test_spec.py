@@ -122,6 +122,7 @@ def test_a_spec_comes_back_from_the_wire_as_it_went(algorithm: Algorithm | None)
         "max_trials": 10,
         "target": 0.0,
         "max_trials_without_improvement": 5,
+        "max_failed_trials": 3,
     }
     spec = build_spec(
         {"x": Float(0, 1), "a": Int(1, 2), "c": Categorical(["a", "b", True]), "d": Discrete([16, 32])}, options

@@ -497,6 +497,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
         _set("stopping_criteria.max_trials_without_improvement", INT64_MIN),
         {"stopping_criteria.max_trials_without_improvement"},
     ),
+    "failures": (_set("stopping_criteria.max_failed_trials", -1), {"stopping_criteria.max_failed_trials"}),
     "lease 0": (lambda made: made.trial_policy.lease.SetInParent(), {"trial_policy.lease"}),
     "lease below a second": (_set("trial_policy.lease.nanos", 900_000_000), {"trial_policy.lease"}),
     "lease negative": (_set("trial_policy.lease.seconds", -5), {"trial_policy.lease"}),

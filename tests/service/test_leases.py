@@ -259,3 +259,49 @@ async def test_a_point_that_was_given_up_stays_so_after_a_restart(tmp_path: Path
 
     assert other.parameters != poisoned.parameters
     assert read(caught.value).reason == "SEARCH_SPACE_EXHAUSTED"
+
+
+async def test_a_study_whose_trials_fail_is_stopped(running: InProcess) -> None:
+    """Trials that FAILED and those that were lost for good count together; infeasible ones and those that are tried again do not."""
+    made = spec()
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 1
+    made.stopping_criteria.max_failed_trials = 3
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="failing", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    states = []
+
+    async def told(**result: object) -> None:
+        trial = await _ask(running, study)
+        states.append((await running.service.Tell(pb.TellRequest(name=trial.name, **result))).study_state)
+
+    await told(failed={})
+    await told(infeasible={})
+    for _ in range(2):  # lost, and lost again
+        await _ask(running, study)
+        await running.pass_time(61)
+    await told(measurement=RESULT)
+    await told(failed={})
+
+    assert states == [study_pb2.Study.ACTIVE] * 3 + [study_pb2.Study.COMPLETED]
+    kept = await running.service.GetStudy(pb.GetStudyRequest(name=study))
+    assert kept.state_reason == "3 trials failed or were lost for good, the limit is 3"
+
+
+async def test_the_last_retry_that_is_lost_can_stop_a_study(running: InProcess) -> None:
+    """The study is COMPLETED by the lease that runs out, without a call; a late FAILED counts no second time."""
+    made = spec()
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 0
+    made.stopping_criteria.max_failed_trials = 2
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="lost", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+
+    first = await _ask(running, study)
+    await running.pass_time(61)
+    late = await running.service.Tell(pb.TellRequest(name=first.name, failed={}))
+    await _ask(running, study)
+    await running.pass_time(61)
+
+    assert late.study_state == study_pb2.Study.ACTIVE
+    assert (await running.service.GetStudy(pb.GetStudyRequest(name=study))).state == study_pb2.Study.COMPLETED

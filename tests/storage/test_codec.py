@@ -99,14 +99,14 @@ def test_equal_specs_are_parsed_once(algorithm: object) -> None:
 
 def test_a_spec_of_a_newer_release_is_refused() -> None:
     """A version that this release does not know is not guessed at."""
-    text = codec.spec_to_text(full_spec()).replace('"version":2', '"version":3')
+    text = codec.spec_to_text(full_spec()).replace('"version":3', '"version":4')
 
-    with pytest.raises(StorageUnavailable, match="version 3"):
+    with pytest.raises(StorageUnavailable, match="version 4"):
         codec.spec_from_text(text)
 
 
 def test_a_spec_of_the_first_release_comes_back() -> None:
-    """What version 1 wrote, without constraints, is read as it was meant, and written as version 2."""
+    """What version 1 wrote, without constraints, is read as it was meant, and written as version 3."""
     spec = codec.spec_from_text(VERSION_1)
 
     assert spec == StudySpec(
@@ -117,7 +117,7 @@ def test_a_spec_of_the_first_release_comes_back() -> None:
         trial_policy=TrialPolicy(timedelta(seconds=2)),
         seed=5,
     )
-    assert '"version":2' in codec.spec_to_text(spec)
+    assert '"version":3' in codec.spec_to_text(spec)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -601,6 +601,7 @@ class StoppingCriteria(_message.Message):
     MAX_TRIALS_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     MAX_TRIALS_WITHOUT_IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    MAX_FAILED_TRIALS_FIELD_NUMBER: _builtins.int
     max_trials: _builtins.int
     """Number of trials, those waiting and running included, those expired not. 0 means no limit. Beyond it Ask answers
     FAILED_PRECONDITION, reason TRIAL_LIMIT_REACHED; the study is COMPLETED when the last of them ends.
@@ -609,16 +610,21 @@ class StoppingCriteria(_message.Message):
     """Stop once a trial's objective is at least this good. One objective only."""
     max_trials_without_improvement: _builtins.int
     """Stop after so many succeeded trials in a row without a new best one. 0 means never. One objective only."""
+    max_failed_trials: _builtins.int
+    """Stop once so many trials FAILED or were lost with their last retry: then something is wrong with the evaluation rather than
+    with the points. INFEASIBLE trials don't count. 0 means never.
+    """
     def __init__(
         self,
         *,
         max_trials: _builtins.int = ...,
         target: _builtins.float | None = ...,
         max_trials_without_improvement: _builtins.int = ...,
+        max_failed_trials: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "max_trials", b"max_trials", "max_trials_without_improvement", b"max_trials_without_improvement", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "max_failed_trials", b"max_failed_trials", "max_trials", b"max_trials", "max_trials_without_improvement", b"max_trials_without_improvement", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
     _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
@@ -635,7 +641,9 @@ class TrialPolicy(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     MAX_RETRIES_FIELD_NUMBER: _builtins.int
     max_retries: _builtins.int
-    """How often the parameters of an EXPIRED trial are tried again. 0 to 1000. Absent: 2."""
+    """How often the parameters of an EXPIRED trial are tried again. 0 to 1000. Absent: 2. Lost with the last retry, they are not
+    suggested again. A trial that was told as FAILED is not retried: its worker lives, and said so.
+    """
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """How long a RUNNING trial may go without Heartbeat or Report before it is EXPIRED. 1 second to 365 days. Absent: for

@@ -278,6 +278,7 @@ class StoppingCriteria:
     max_trials: int = 0
     target: float | None = None
     max_trials_without_improvement: int = 0
+    max_failed_trials: int = 0
 
     def violations(self, objectives: int) -> Iterator[Violation]:
         """What is wrong with them in a study with so many objectives."""
@@ -287,6 +288,8 @@ class StoppingCriteria:
             yield Violation(
                 "max_trials_without_improvement", f"must be at least 0, not {self.max_trials_without_improvement}"
             )
+        if self.max_failed_trials < 0:
+            yield Violation("max_failed_trials", f"must be at least 0, not {self.max_failed_trials}")
         if self.target is not None and not math.isfinite(self.target):
             yield Violation("target", f"must be a finite number, not {self.target}")
         if objectives > 1:
@@ -499,12 +502,15 @@ class Study:
             )
         return self
 
-    def completed_if_done(self) -> Study:
-        """The study, COMPLETED if it was ACTIVE and one of its stopping criteria is met."""
-        reason = self._completion() if self.state is StudyState.ACTIVE else None
+    def completed_if_done(self, given_up: int = 0) -> Study:
+        """The study, COMPLETED if it was ACTIVE and one of its stopping criteria is met.
+
+        `given_up`: trials that were lost with their last retry; needed only where there is a limit on failed trials.
+        """
+        reason = self._completion(given_up) if self.state is StudyState.ACTIVE else None
         return self if reason is None else replace(self, state=StudyState.COMPLETED, state_reason=reason)
 
-    def _completion(self) -> str | None:
+    def _completion(self, given_up: int) -> str | None:
         criteria = self.spec.stopping
         target, best = criteria.target, self.best_value
         if target is not None and best is not None and not self.spec.objective.is_better(target, best):
@@ -512,6 +518,9 @@ class Study:
         since = self.count(TrialState.SUCCEEDED) - self.successes_at_best
         if self.best_value is not None and 0 < criteria.max_trials_without_improvement <= since:
             return f"no improvement in {since} succeeded trials"
+        failed = self.count(TrialState.FAILED) + given_up
+        if 0 < criteria.max_failed_trials <= failed:
+            return f"{failed} trials failed or were lost for good, the limit is {criteria.max_failed_trials}"
         if 0 < criteria.max_trials <= self.trials_used and not self.count(TrialState.WAITING, TrialState.RUNNING):
             return f"all {criteria.max_trials} trials ended"
         return None

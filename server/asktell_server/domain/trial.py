@@ -125,6 +125,10 @@ class Trial:
     start_time: datetime | None = None
     end_time: datetime | None = None
 
+    def is_given_up(self, max_retries: int) -> bool:
+        """Whether it was lost and will not be tried again: what waited and was superseded was not lost."""
+        return self.state is TrialState.EXPIRED and self.start_time is not None and self.attempt > max_retries
+
     @property
     def point(self) -> Point:
         """The parameters to evaluate."""

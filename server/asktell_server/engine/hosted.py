@@ -156,13 +156,6 @@ class HostedStudy:
         if study.revision > self._applied_revision:
             self._take(study, trials)
 
-    @staticmethod
-    def _is_given_up(study: Study, trial: Trial) -> bool:
-        """Whether the trial was lost with its last retry. Perhaps its parameters kill every worker: they stay pending, so that they
-        are not suggested again, until a late result says more.
-        """
-        return trial.start_time is not None and trial.attempt > study.spec.trial_policy.max_retries
-
     def _take(self, study: Study, trials: Iterable[Trial]) -> None:
         finished = []
         overtaken = False
@@ -176,7 +169,9 @@ class HostedStudy:
                     overtaken = overtaken or reserved is not None
                 self.unfinished[trial.number] = trial.point  # numbers only grow: the order is kept
             elif trial.state is TrialState.EXPIRED:
-                if self._is_given_up(study, trial):
+                # Perhaps its parameters kill every worker: they stay pending, so that they are not suggested again, until a
+                # late result says more.
+                if trial.is_given_up(study.spec.trial_policy.max_retries):
                     self.unfinished[trial.number] = trial.point
                 elif self.unfinished.pop(trial.number, None) is not None:
                     self.version += 1

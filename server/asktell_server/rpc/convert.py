@@ -84,6 +84,7 @@ def read_spec(
             max_trials=pb.stopping_criteria.max_trials,
             target=pb.stopping_criteria.target if pb.stopping_criteria.HasField("target") else None,
             max_trials_without_improvement=pb.stopping_criteria.max_trials_without_improvement,
+            max_failed_trials=pb.stopping_criteria.max_failed_trials,
         ),
         trial_policy=_read_policy(pb.trial_policy),
         seed=pb.seed,
@@ -335,6 +336,7 @@ def spec_to_proto(spec: StudySpec, project: str) -> study_pb2.StudySpec:
         max_trials=spec.stopping.max_trials,
         target=spec.stopping.target,
         max_trials_without_improvement=spec.stopping.max_trials_without_improvement,
+        max_failed_trials=spec.stopping.max_failed_trials,
     )
     policy = study_pb2.TrialPolicy(max_retries=spec.trial_policy.max_retries)
     if spec.trial_policy.lease is not None:

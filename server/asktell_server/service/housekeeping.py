@@ -17,6 +17,7 @@ from asktell_server.domain.trial import Transition, Trial, TrialState, may
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service import requests
 from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.service.failures import given_up
 from asktell_server.storage.base import Storage, Transaction
 
 log = structlog.get_logger()
@@ -112,8 +113,11 @@ class Housekeeping:
             changed.append(retry)
             counts[TrialState.WAITING] = counts.get(TrialState.WAITING, 0) + 1
             next_number += 1
+            lost = 0
+        else:
+            lost = 1 + given_up(tx, study, but=trial.number)
         study = replace(study, revision=revision, counts=counts, next_number=next_number, update_time=now)
-        study = study.completed_if_done()
+        study = study.completed_if_done(lost)
         tx.update_trial(study.id, expired)
         tx.update_study(study)
         log.info("lease expired", study=study.name, trial=number, worker=trial.worker, retries=len(changed) - 1)

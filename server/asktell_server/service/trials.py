@@ -43,6 +43,7 @@ from asktell_server.optimizers import pareto
 from asktell_server.service import paging, requests
 from asktell_server.service.asking import MAX_WORKER
 from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.service.failures import given_up
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -169,12 +170,14 @@ class Trials:
             changed = [told]
             if trial.state is TrialState.EXPIRED:
                 changed += self._superseded(tx, study, trial, now, revision)
+            # What was lost and is told as FAILED after all counts once.
+            lost = given_up(tx, study, but=trial.number) if told.state is TrialState.FAILED else 0
             counts = dict(study.counts)
             for before, after in [(trial, told), *((None, t) for t in changed[1:])]:
                 counts[before.state if before else TrialState.WAITING] -= 1
                 counts[after.state] = counts.get(after.state, 0) + 1
             study = replace(study, revision=revision, counts=counts, update_time=now)
-            study = _with_results(study, [told])
+            study = _with_results(study, [told], lost)
             for each in changed:
                 tx.update_trial(study.id, each)
             tx.update_study(study)
@@ -428,12 +431,12 @@ def _advice(study: Study, trial: Trial) -> Advice:
     return Advice(lease_expire_time=lease)
 
 
-def _with_results(study: Study, finished: Sequence[Trial]) -> Study:
+def _with_results(study: Study, finished: Sequence[Trial], given_up: int = 0) -> Study:
     """The study with its best trial and its state brought up to date; its counts already include `finished`."""
     for trial in finished:
         if trial.state is TrialState.SUCCEEDED and trial.measurement is not None:
             study = study.with_result(trial.number, trial.measurement)
-    return study.completed_if_done()
+    return study.completed_if_done(given_up)
 
 
 def _pareto_front(study: Study, trials: Sequence[Trial]) -> list[int]:

@@ -52,8 +52,9 @@ from asktell_server.storage.schema import count_column, studies, tokens, trials
 Row = dict[str, Any]
 Values = tuple[Any, ...]
 
-# Version 1 knew neither outcome constraints nor the algorithm gp; what it wrote is read all the same.
-SPEC_VERSION = 2
+# Version 1 knew neither outcome constraints nor the algorithm gp, version 2 no limit on failed trials; what they wrote is read all
+# the same.
+SPEC_VERSION = 3
 STUDY_COLUMNS = tuple(studies.c)
 TRIAL_COLUMNS = tuple(column for column in trials.c if column.name != "study_id")
 TOKEN_COLUMNS = tuple(tokens.c)

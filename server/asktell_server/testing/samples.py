@@ -76,7 +76,7 @@ def full_spec(algorithm: Algorithm | None = None) -> StudySpec:
         objectives=(Objective("loss", Direction.MINIMIZE), Objective("accuracy", Direction.MAXIMIZE)),
         constraints=(OutcomeConstraint("latency", max=0.1 + 0.2), OutcomeConstraint("recall", min=-0.0)),
         algorithm=algorithm or ALGORITHMS[-1],
-        stopping=StoppingCriteria(max_trials=100, target=-0.0, max_trials_without_improvement=9),
+        stopping=StoppingCriteria(max_trials=100, target=-0.0, max_trials_without_improvement=9, max_failed_trials=7),
         trial_policy=TrialPolicy(lease=timedelta(days=3, microseconds=1), max_retries=0),
         seed=INT64_MAX,
     )
