@@ -103,6 +103,7 @@ class Caller:
         else:
             made = Call(self.name, method, request, began, time.monotonic(), Outcome.OK, response)
         self.history.calls.append(made)
+        self.history.acknowledged += made.ok
         return made
 
     def stub(self) -> study_service_pb2_grpc.StudyServiceStub:

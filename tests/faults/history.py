@@ -68,4 +68,6 @@ class History:
     """All calls and watches in the order of their ends. Appended to by many threads."""
 
     calls: list[Call] = field(default_factory=list)
+    acknowledged: int = 0
+    """How many calls were, about: threads may count at the same moment."""
     watched: list[Watched] = field(default_factory=list)

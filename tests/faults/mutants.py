@@ -78,7 +78,7 @@ def exceeds_the_budget() -> None:
 
     def room(self: Study) -> int | None:
         left = original(self)
-        return left + 1 if left is not None and self.count(TrialState.RUNNING) > 1 else left
+        return left + 1 if left is not None and self.count(TrialState.RUNNING) else left
 
     Study.room = room
 

@@ -15,16 +15,29 @@ from .deployment import Deployment
 
 # The clock is wrong by so much at most: several leases.
 SKEW_S = 5.0
+# Acknowledged calls between two harms, at least.
+WORK_BETWEEN = 25
 
 
 class Nemesis:
     """Harms `deployment`, one thing after another, until `kills` processes were killed and `harms` done, or the time is over.
 
+    Before each harm it waits for some calls to be acknowledged (`progress` says how many were), so that what is harmed was at work.
     `counts` says what was done.
     """
 
-    def __init__(self, deployment: Deployment, rng: Random, *, kills: int, harms: int = 0, pace_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        rng: Random,
+        progress: Callable[[], int],
+        *,
+        kills: int,
+        harms: int = 0,
+        pace_s: float = 1.0,
+    ) -> None:
         self._deployment = deployment
+        self._progress = progress
         self._rng = rng
         self._kills = kills
         self._harms = harms
@@ -52,7 +65,10 @@ class Nemesis:
         }
         try:
             while (self.kills < self._kills or self.counts.total() < self._harms) and time.monotonic() < until:
+                wanted = self._progress() + WORK_BETWEEN
                 time.sleep(self._rng.uniform(0.2, 1.0) * self._pace_s)
+                while self._progress() < wanted and time.monotonic() < until:
+                    time.sleep(0.02)
                 harm = self._rng.choices(list(harms), list(harms.values()))[0]
                 harm()
         finally:

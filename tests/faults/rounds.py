@@ -78,12 +78,13 @@ def play(deployment: Deployment, made: Round) -> Report:
         watcher = caller(f"w{i}", watching)
         watchers.append(in_background(partial(watch, watcher, plan), watcher.name))
     began = time.monotonic()
-    nemesis = Nemesis(deployment, rng, kills=made.kills, harms=made.harms, pace_s=made.pace_s)
+    progress = lambda: history.acknowledged  # noqa: E731
+    nemesis = Nemesis(deployment, rng, progress, kills=made.kills, harms=made.harms, pace_s=made.pace_s)
     try:
         nemesis.run(began + made.limit_s)
         time.sleep(max(0.0, began + made.seconds - time.monotonic()))
-        done = sum(call.ok for call in history.calls) + made.calls
-        while sum(call.ok for call in history.calls) < done and time.monotonic() < began + made.limit_s:
+        done = history.acknowledged + made.calls
+        while history.acknowledged < done and time.monotonic() < began + made.limit_s:
             time.sleep(0.05)
     finally:
         end.set()

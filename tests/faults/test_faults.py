@@ -26,6 +26,7 @@ def test_a_healthy_server_has_no_violation(tmp_path: Path) -> None:
     assert report.calls["ok"] > 50
 
 
+@pytest.mark.timeout(400)
 def test_a_few_kills_lose_nothing(tmp_path: Path) -> None:
     """A handful of faults at random moments, drawn by the seed that a failure prints."""
     with sqlite_deployment(tmp_path) as deployment:
