@@ -82,6 +82,25 @@ def test_a_restored_database_is_the_one_of_the_backup(tmp_path: Path) -> None:
     assert asktell("doctor", "--db", path).returncode == 0
 
 
+def test_a_backup_of_an_earlier_release_is_restored(tmp_path: Path) -> None:
+    """It has fewer tables; doctor then says what to do, and after it nothing is wrong."""
+    copy, path = filled(tmp_path), tmp_path / "restored.db"
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute("DROP TABLE tokens")
+        connection.execute("UPDATE alembic_version SET version_num = 'r0001'")
+        connection.commit()
+
+    restored = asktell("restore", copy, "--db", path)
+    before = asktell("doctor", "--db", path)
+    migrated = asktell("migrate", "--db", path)
+
+    assert restored.returncode == 0, restored.stderr
+    assert before.returncode == 1
+    assert "`asktell migrate`" in before.stdout
+    assert migrated.returncode == 0, migrated.stderr
+    assert asktell("doctor", "--db", path).returncode == 0
+
+
 def test_a_restore_beside_a_server_is_refused(tmp_path: Path) -> None:
     """The server's database stays as it is."""
     with serving(tmp_path) as server:

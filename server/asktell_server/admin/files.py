@@ -14,6 +14,9 @@ from asktell_server.storage import wal
 from asktell_server.storage.migrate import known_revisions
 from asktell_server.storage.schema import metadata
 
+# What every schema has had; later ones added to it.
+FIRST_TABLES = {"studies", "trials", "measurements", "requests"}
+
 
 def sqlite_path(database: str) -> Path:
     """The file that `--db` names. Raises ClickException for a database that is none, or in memory."""
@@ -53,7 +56,7 @@ def problem_with(connection: sqlite3.Connection) -> str | None:
         if found != ["ok"]:
             return f"it is damaged: {'; '.join(found)}"
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "alembic_version" not in tables or not set(metadata.tables) <= tables:
+        if "alembic_version" not in tables or not tables >= FIRST_TABLES:
             return "it is not a database of AskTell"
         versions = {version for (version,) in connection.execute("SELECT version_num FROM alembic_version")}
         unknown = versions - known_revisions()
@@ -65,10 +68,11 @@ def problem_with(connection: sqlite3.Connection) -> str | None:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows by table."""
+    """Rows by table, of those that are there."""
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     return {
         table: connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]  # noqa: S608 - our own names
-        for table in sorted(metadata.tables)
+        for table in sorted(there & set(metadata.tables))
     }
 
 
