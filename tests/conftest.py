@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from asktell.v1 import study_service_pb2_grpc
 
 from .support import ServerProcess, serving, stub
+
+
+# A slow machine is no failure.
+settings.register_profile("asktell", deadline=None)
+settings.load_profile("asktell")
 
 
 @pytest.fixture(scope="session")
