@@ -11,7 +11,6 @@ from asktell.v1 import study_service_pb2_grpc
 
 from .support import ServerProcess, serving, stub
 
-
 # A slow machine is no failure.
 settings.register_profile("asktell", deadline=None)
 settings.load_profile("asktell")
