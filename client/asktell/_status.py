@@ -46,7 +46,10 @@ class CallFailed(Exception):
         """The trailer `grpc-status-details-bin`; empty when there is none."""
 
 
-# What gRPC's texts about a handshake that failed say, and what that means. The first that fits counts.
+CANNOT_CONNECT = ("failed to connect to all addresses", "connections to all backends failing")
+"""How gRPC's texts begin when this client could not connect; a proxy that could not says it otherwise."""
+
+# What those texts go on with when a handshake failed, and what that means. The first that fits counts.
 _HANDSHAKE: Mapping[str, str] = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS here: connect without it, or start the server with --tls-cert and --tls-key",
     "certificate has expired": "the server's certificate has expired",
@@ -61,9 +64,9 @@ _HANDSHAKE: Mapping[str, str] = {
 
 def to_error(failure: CallFailed) -> AskTellError:
     """The error that the failure means, as typed as what came over the wire allows."""
-    if failure.code == "UNAVAILABLE":
+    if failure.code == "UNAVAILABLE" and failure.message.startswith(CANNOT_CONNECT):
         for sign, meaning in _HANDSHAKE.items():
-            if sign in failure.message and not failure.details:
+            if sign in failure.message:
                 return TlsFailed(f"{meaning} ({failure.message})", code=failure.code)
     reason = ""
     metadata: dict[str, str] = {}

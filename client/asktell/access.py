@@ -22,6 +22,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asktell._status import CANNOT_CONNECT
 from asktell.errors import CredentialsError
 
 StrPath = str | os.PathLike[str]
@@ -69,7 +70,7 @@ class Access:
 
     def explained(self, message: str) -> str:
         """A text of gRPC's about a connection that failed, with what it may mean when TLS or its absence may be the reason."""
-        if "failed to connect" not in message or not any(sign in message for sign in _HUNG_UP):
+        if not (message.startswith(CANNOT_CONNECT) and any(sign in message for sign in _HUNG_UP)):
             return message
         if self.tls is None:
             return f"{message}; so does a server that wants TLS: tls=True or ASKTELL_TLS=1, if this one does"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import subprocess
+import textwrap
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import AbstractContextManager, contextmanager
@@ -13,16 +17,22 @@ from typing import Any
 
 import grpc
 import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import asktell
 from asktell import Tls
-from asktell.access import is_loopback, resolve_access
+from asktell._status import CallFailed, to_error
+from asktell.access import Access, is_loopback, resolve_access
+from asktell.cli.app import root
 from asktell.transport import channel_options
 from asktell.v1.study_service_pb2_grpc import add_StudyServiceServicer_to_server
 
-from ..certificates import Authority, Pair
+from ..certificates import Authority, Pair, private_pem
 from .conftest import SPACE
 from .fake import FakeServer, FakeService, Fault
+from .test_connect import impostor
+from .test_light import FLOOR, ROOT
 
 SECRET = "Top-Secret_1.2~3+4/5="
 
@@ -225,16 +235,32 @@ def test_a_token_does_not_leave_the_machine_unencrypted(monkeypatch: pytest.Monk
     assert resolve_access("asktell:50051", token=SECRET).metadata()
 
 
-def test_a_local_server_gets_no_token_and_no_tls(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
-    """Variables that are meant for a server elsewhere do not keep the one in this process's care from working."""
+SERVER = """
+    import json, os, sys
+    ready = sys.argv[sys.argv.index("--ready-file") + 1]
+    open(ready + ".new", "w").write(json.dumps({"grpc": "127.0.0.1:9", "http": None}))
+    open(os.environ["HEARD"], "w").write(json.dumps([name for name in os.environ if name.startswith("ASKTELL_")]))
+    os.rename(ready + ".new", ready)
+    sys.stdin.read()
+"""
+
+
+def test_a_local_server_gets_no_token_and_no_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Authority
+) -> None:
+    """Variables that are meant for a server elsewhere reach neither the server in this process's care nor its client."""
+    impostor(tmp_path, monkeypatch, SERVER)
+    monkeypatch.setenv("HEARD", str(tmp_path / "heard"))
     pair = authority.issue("client")
     for name, value in {"TLS_CA": authority.cert, "TLS_CERT": pair.cert, "TLS_KEY": pair.key, "TOKEN": SECRET}.items():
         monkeypatch.setenv(f"ASKTELL_{name}", str(value))
+    monkeypatch.setenv("ASKTELL_WORKERS", "1")
 
-    with asktell.connect("local:", timeout=60) as client:
-        study = client.create_study("digits", SPACE, maximize="accuracy", algorithm="random")
+    with asktell.connect(f"local:{tmp_path}/study.db", timeout=60) as client:
+        access = client.transport._access
 
-    assert study.id == "digits"
+    assert access == Access()
+    assert json.loads((tmp_path / "heard").read_text()) == ["ASKTELL_WORKERS"]
 
 
 def unusable(folder: Path, authority: Authority) -> Iterator[tuple[dict[str, object], str]]:
@@ -243,6 +269,9 @@ def unusable(folder: Path, authority: Authority) -> Iterator[tuple[dict[str, obj
     empty, junk = folder / "empty", folder / "junk"
     empty.write_text("\n")
     junk.write_text("junk")
+    locked = folder / "locked.key"
+    locked.write_bytes(private_pem(ec.generate_private_key(ec.SECP256R1()), b"passphrase"))
+    yield {"tls": Tls(cert=one.cert, key=locked)}, f"{one.cert} and {locked} are not a certificate and its private key"
     yield {"token": ""}, "the token is empty"
     yield {"token": f"{SECRET} and more"}, "the token is not a bearer token"
     yield {"token": SECRET, "token_file": junk}, "token and token_file are both given"
@@ -355,6 +384,68 @@ def test_tls_with_a_server_that_has_none_is_said(server: FakeServer) -> None:
     with asktell.connect(server.target, tls=True, timeout=60) as client:
         with pytest.raises(asktell.TlsFailed, match="does not speak TLS here"):
             client.get_study("digits")
+
+
+async def test_asyncio_says_it_too(tmp_path: Path, authority: Authority) -> None:
+    """Both transports read gRPC's texts."""
+    other = Authority(tmp_path, "other")
+    with tls_serving(authority.issue("server")) as server:
+        async with await asktell.aio.connect(server.target, tls=Tls(other.cert), timeout=60) as client:
+            with pytest.raises(asktell.TlsFailed, match="not of an authority that this client trusts"):
+                await client.get_study("digits")
+
+
+FAILING = """
+    import asktell, sys
+    target, ca, wrong_ca = sys.argv[1:]
+    for tls in (asktell.Tls(ca), asktell.Tls(wrong_ca)):
+        try:
+            asktell.connect(target, tls=tls, timeout=60).get_study("digits")
+        except asktell.TlsFailed as error:
+            print(error.message.partition(" (")[0])
+"""
+
+
+def test_the_oldest_grpc_is_understood_as_well(tmp_path: Path, authority: Authority) -> None:
+    """Its texts about handshakes are others."""
+    assert FLOOR.exists(), "there is no .venv-floor: run scripts/setup"
+    other = Authority(tmp_path, "other")
+    with tls_serving(authority.issue("server", hosts=("other.example",))) as server:
+        done = subprocess.run(
+            [FLOOR, "-c", textwrap.dedent(FAILING), server.target, authority.cert, other.cert],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "client")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert done.stdout.splitlines() == [
+        "the server's certificate is for another host name than the target's",
+        "the server's certificate is not of an authority that this client trusts: name the right one with Tls(ca=...) or ASKTELL_TLS_CA",
+    ], done.stderr
+
+
+def test_a_proxys_trouble_with_tls_is_not_ours() -> None:
+    """What a proxy says of its own connection to the server is tried again like any outage."""
+    text = "upstream connect error; TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED"
+
+    assert type(to_error(CallFailed("UNAVAILABLE", text))) is asktell.Unavailable
+
+
+def test_the_command_line_sends_a_token(tmp_path: Path) -> None:
+    """From an option or a file, over the loopback; not to another machine without TLS."""
+    (tmp_path / "token").write_text(SECRET)
+    with serving() as server:
+        for options in (["--token", SECRET], ["--token-file", str(tmp_path / "token")]):
+            arguments = ["--target", server.target, *options, "study", "show", "none"]
+            assert CliRunner().invoke(root, arguments, prog_name="asktell").exit_code == 1
+        elsewhere = CliRunner().invoke(root, ["--target", "asktell:1", "--token", SECRET, "study", "list"])
+
+    assert {authorization for _, authorization in server.heard} == {f"Bearer {SECRET}"}
+    assert len(server.heard) == 2
+    assert elsewhere.exit_code == 1
+    assert elsewhere.stderr.startswith("asktell: a token would go to asktell:1 unencrypted")
+    assert SECRET not in elsewhere.output
 
 
 def hung_up(target: str, tls: Tls | None) -> str:
