@@ -31,8 +31,9 @@ _LOG_LINES = 15
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of a server on the loopback: without what tells a client, or another server, about TLS and tokens."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("ASKTELL_TLS", "ASKTELL_TOKEN"))}
+    """The environment of a server of this process's own: without what tells a client, or another server, about TLS and tokens."""
+    others = ("ASKTELL_TLS", "ASKTELL_TOKEN", "ASKTELL_AUTH", "ASKTELL_OIDC", "ASKTELL_AUDIT_LOG")
+    return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 
 class LocalServer:
