@@ -26,6 +26,7 @@ from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.engine.host import HostConfig
 from asktell_server.engine.pool import PoolConfig
 from asktell_server.observe import logs
+from asktell_server.rpc.tls import TlsConfig
 from asktell_server.service.asking import AskConfig
 from asktell_server.service.oidc import BadConfig, OidcConfig
 
@@ -91,6 +92,21 @@ class _Serve(click.Command):
 
 
 _DEFAULT = ServerConfig()
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _tls(options: dict[str, Any]) -> TlsConfig | None:
+    """What the TLS options mean together. Raises UsageError when one lacks its partner."""
+    cert, key, client_ca = options["tls_cert"], options["tls_key"], options["tls_client_ca"]
+    if cert is not None and key is not None:
+        return TlsConfig(cert, key, client_ca)
+    if (cert, key, client_ca) == (None, None, None):
+        return None
+    given = [name for name in ("tls_cert", "tls_key", "tls_client_ca") if options[name] is not None]
+    raise click.UsageError(
+        f"--tls-cert and --tls-key belong together, and --tls-client-ca needs both; there is only "
+        f"{' and '.join('--' + name.replace('_', '-') for name in given)}"
+    )
 
 
 @click.command(
@@ -137,6 +153,19 @@ _DEFAULT = ServerConfig()
 @click.option(
     "--audit-log", type=click.Path(dir_okay=False, path_type=Path), show_envvar=True,
     help="With --auth: record writes and refusals in this file.  [default: standard error]",
+)  # fmt: skip
+@click.option(
+    "--tls-cert", type=_FILE, show_envvar=True,
+    help="Certificate (chain) of the gRPC port, in PEM; read again when it changes.",
+)  # fmt: skip
+@click.option("--tls-key", type=_FILE, show_envvar=True, help="Its private key, in PEM.")
+@click.option(
+    "--tls-client-ca", type=_FILE, show_envvar=True,
+    help="Let in only clients with a certificate of these authorities (mutual TLS).",
+)  # fmt: skip
+@click.option(
+    "--insecure", is_flag=True, show_envvar=True,
+    help="Allow a gRPC address beyond loopback without TLS.",
 )  # fmt: skip
 @click.option(
     "--workers",
@@ -225,6 +254,8 @@ def main(**options: Any) -> None:
         drain_grace_s=options["drain_grace_s"],
         max_message_bytes=options["max_message_mib"] * 2**20,
         reflection=options["reflection"],
+        tls=_tls(options),
+        insecure=options["insecure"],
         host=HostConfig(
             pool=PoolConfig(
                 workers=options["workers"],

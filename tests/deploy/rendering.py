@@ -17,6 +17,7 @@ Object = dict[str, Any]
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
+TLS = DEPLOY / "kubernetes" / "overlays" / "tls"
 
 
 def render_with_kubectl(folder: Path) -> list[Object]:

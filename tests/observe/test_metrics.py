@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,6 +30,7 @@ FAMILIES = {
     "asktell_live_studies": "gauge",
     "asktell_queue_depth": "gauge",
     "asktell_watch_streams": "gauge",
+    "asktell_tls_certificate_expiry_timestamp_seconds": "gauge",
 }
 
 
@@ -50,6 +53,7 @@ def everything(metrics: Metrics) -> None:
     metrics.watching(1)
     metrics.watching(1)
     metrics.watching(-1)
+    metrics.certificate_loaded(datetime(1970, 1, 2, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -92,6 +96,7 @@ def test_every_family_has_its_documented_name_type_and_help(registry: CollectorR
         ("asktell_live_studies", {}, 11),
         ("asktell_queue_depth", {}, 13),
         ("asktell_watch_streams", {}, 1),
+        ("asktell_tls_certificate_expiry_timestamp_seconds", {}, 86400),
     ],
 )
 def test_each_event_is_counted_in_its_sample(
