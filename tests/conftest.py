@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from asktell.v1 import study_service_pb2_grpc
+from asktell_server.testing.postgresql import PostgresServer
 
 from .support import ServerProcess, serving, stub
 
@@ -28,3 +29,18 @@ def service(server: ServerProcess) -> Iterator[study_service_pb2_grpc.StudyServi
     """The bare gRPC stub of that server."""
     with stub(server.target) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One PostgreSQL server for all tests that do not harm it."""
+    # Nothing here survives a power failure, and nothing here has to.
+    running = PostgresServer(tmp_path_factory.mktemp("postgres"), "fsync=off", "max_connections=200").start()
+    yield running
+    running.stop("immediate")
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """A database of the test's own."""
+    return postgres.new_database()

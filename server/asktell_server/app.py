@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -47,8 +47,8 @@ from asktell_server.service.studies import Studies
 from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
 from asktell_server.service.watching import Watching
-from asktell_server.storage.base import Snapshot, Storage
-from asktell_server.storage.sql import SqlStorage
+from asktell_server.storage.base import ForeignCommit, Snapshot, Storage
+from asktell_server.storage.opening import open_storage
 
 log = structlog.get_logger()
 
@@ -77,11 +77,12 @@ class AccessConfig:
 class ServerConfig:
     """Everything that can be set.
 
-    `database`: path of the SQLite file, or ":memory:". `listen`, `http_listen`: host:port, port 0 takes a free one; `unix:PATH`
-    is possible for gRPC; `http_listen` None means no HTTP port. `drain_delay_s`: how long to go on serving after a stop signal,
-    not ready, so that load balancers notice. `drain_grace_s`: how long calls may then still take. `max_message_bytes`: larger
-    requests are refused by gRPC itself; it must leave room for a clear error about an oversized field. `reflection`: let clients
-    list the service. `tls`: of the gRPC port; the HTTP port has none. `insecure`: let `listen` reach beyond loopback without TLS.
+    `database`: path of a SQLite file, ":memory:", or the URL of a PostgreSQL database (postgresql://...). `listen`, `http_listen`:
+    host:port, port 0 takes a free one; `unix:PATH` is possible for gRPC; `http_listen` None means no HTTP port. `drain_delay_s`: how
+    long to go on serving after a stop signal, not ready, so that load balancers notice. `drain_grace_s`: how long calls may then
+    still take. `max_message_bytes`: larger requests are refused by gRPC itself; it must leave room for a clear error about an
+    oversized field. `reflection`: let clients list the service. `tls`: of the gRPC port; the HTTP port has none. `insecure`: let
+    `listen` reach beyond loopback without TLS.
     """
 
     database: str = "asktell.db"
@@ -117,7 +118,8 @@ class App:
         self.config = config
         self.registry = registry if registry is not None else CollectorRegistry()
         self._metrics = metrics = Metrics(self.registry, version("asktell"))
-        self.storage = storage if storage is not None else SqlStorage(config.database, observer=metrics)
+        self.storage = storage if storage is not None else open_storage(config.database, observer=metrics)
+        self.storage.listen(self._heard)
         self.host = EngineHost(config.host, self._load, metrics, self._load_sources)
         self._bell = Bell()
         commits = Commits(self.storage, self.host, self._bell)
@@ -163,7 +165,7 @@ class App:
             await self._set_health(name, health_pb2.HealthCheckResponse.SERVING)
         log.info(
             "serving", grpc=self.grpc_address, tls=self.config.tls is not None, http=self.http_address,
-            database=self.config.database, pid=os.getpid(),
+            database=self.storage.location, pid=os.getpid(),
         )  # fmt: skip
 
     async def stop(self) -> None:
@@ -263,6 +265,17 @@ class App:
             return None if study is None else (study, tx.history(study_id, after_revision))
 
         return await self.storage.read(work)
+
+    def _heard(self, changed: Sequence[ForeignCommit]) -> None:
+        """Takes note of what other servers did, or, if that is nothing, of the chance that something was missed."""
+        for commit in changed:
+            if commit.revision:
+                self.host.overtaken(commit.study_id, commit.revision)
+            else:
+                self.host.forget(commit.study_id)
+            self._bell.ring(commit.study_id)
+        if not changed:
+            self._bell.ring_all()
 
     async def _load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
         return await self.storage.read(lambda tx: read_sources(tx, study))

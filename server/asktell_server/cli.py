@@ -66,6 +66,7 @@ def _read_file(ctx: click.Context, param: click.Parameter, value: Path | None) -
         if isinstance(p, click.Option) and p.name not in ("config", "help", "version")
     }
     settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
+    settings = {"database" if key == "db" else key: setting for key, setting in settings.items()}
     unknown = sorted(set(settings) - set(known))
     if unknown:
         listed = ", ".join(sorted(name for name in known if name))
@@ -114,7 +115,7 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     cls=_Serve,
     context_settings={"auto_envvar_prefix": "ASKTELL", "show_default": True, "max_content_width": 120},
     epilog="Each option can also be set in the environment (the name in brackets) or in the TOML file, by its name with '_' for "
-    "'-': db = \"/var/lib/asktell/asktell.db\". Flags win over the environment, the environment over the file.",
+    "'-': database = \"/var/lib/asktell/asktell.db\". Flags win over the environment, the environment over the file.",
 )
 @click.option(
     "--config",
@@ -126,7 +127,12 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     help="TOML file with settings.",
 )
 @click.option(
-    "--db", default=_DEFAULT.database, show_envvar=True, help="SQLite file, made if missing; ':memory:' keeps nothing."
+    "--database",
+    "--db",
+    default=_DEFAULT.database,
+    envvar=["ASKTELL_DATABASE", "ASKTELL_DB"],
+    show_envvar=True,
+    help="SQLite file, made if missing; ':memory:' keeps nothing; or postgresql://user@host/database, which several servers may share.",
 )
 @click.option(
     "--listen",
@@ -247,7 +253,7 @@ def main(**options: Any) -> None:
     """Serve studies over gRPC until SIGTERM or Ctrl-C, then drain and stop."""
     logs.setup(options["log_level"], options["log_format"])
     config = ServerConfig(
-        database=options["db"],
+        database=options["database"],
         listen=options["listen"],
         http_listen=None if options["http_listen"] == "none" else options["http_listen"],
         drain_delay_s=options["drain_delay_s"],

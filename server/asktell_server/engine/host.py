@@ -204,6 +204,12 @@ class EngineHost:
             hosted.applied(study, trials)
             self._look_ahead_soon(hosted)
 
+    def overtaken(self, study_id: int, revision: int) -> None:
+        """Takes note that another server brought the study to `revision`."""
+        hosted = self._studies.get(study_id)
+        if hosted is not None:
+            hosted.overtaken(revision)
+
     def forget(self, study_id: int) -> None:
         """Drops a study that was deleted."""
         self._drop(self._studies.pop(study_id, None))

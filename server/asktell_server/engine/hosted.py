@@ -164,6 +164,12 @@ class HostedStudy:
             return
         self._take(study, trials)
 
+    def overtaken(self, revision: int) -> None:
+        """Takes note of a commit of another server: the image is stale until it catches up, unless it is there already."""
+        if revision > self._applied_revision:
+            self._seen_revision = max(self._seen_revision, revision)
+            self.stale = True
+
     def caught_up(self, study: Study, trials: Iterable[Trial]) -> None:
         """Takes over everything that changed since `applied_revision`."""
         self.stale = self._seen_revision > study.revision  # a commit may have come while the database was read
