@@ -32,12 +32,11 @@ def service(server: ServerProcess) -> Iterator[study_service_pb2_grpc.StudyServi
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL server for all tests that do not harm it."""
     # Nothing here survives a power failure, and nothing here has to.
-    running = PostgresServer(tmp_path_factory.mktemp("postgres"), "fsync=off", "max_connections=200").start()
-    yield running
-    running.stop("immediate")
+    with PostgresServer("fsync=off", "max_connections=200") as running:
+        yield running
 
 
 @pytest.fixture

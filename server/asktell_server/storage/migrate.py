@@ -84,6 +84,7 @@ def upgrade_postgresql(connection: Any) -> None:
 
     Servers that start at once queue here: the first does it, the others find it done.
     """
+    connection.autocommit = False
     engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
     try:
         with engine.begin() as wrapped:

@@ -8,9 +8,11 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 import psycopg
@@ -34,26 +36,33 @@ def _folder_of_programs() -> Path:
 
 
 class PostgresServer:
-    """A server with its data in `folder`, on loopback; `settings` are added to its command line as "name=value"."""
+    """A server on loopback with its data in a temporary folder, from `with` to its end.
 
-    def __init__(self, folder: Path, *settings: str) -> None:
-        self._folder = folder
+    `settings` are added to its command line as "name=value".
+    """
+
+    def __init__(self, *settings: str) -> None:
         self._settings = settings
         self._programs = _folder_of_programs()
         self._names = count(1)
+        # Not below a test's folder: as root another user runs the server and has to get there.
+        self._folder = Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        # PostgreSQL refuses to run as root: then another user runs it, who must get to the folder.
         self._as: Sequence[str] = ()
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.geteuid() == 0:
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             user = "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
             self._as = ("runuser", "-u", user, "--")
-            shutil.chown(folder, user)
-            for parent in folder.parents:
-                if parent.stat().st_mode & 0o001 == 0 and parent.is_relative_to("/tmp"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            shutil.chown(self._folder, user)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if (self._folder / "data" / "postmaster.pid").exists():
+            self.stop("immediate")
+        shutil.rmtree(self._folder)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as, str(self._programs / program), *arguments]
@@ -66,7 +75,7 @@ class PostgresServer:
         if done.returncode:
             raise RuntimeError(f"{program} ended with {done.returncode}: {output.read_text()[-2000:]}")
 
-    def start(self) -> PostgresServer:
+    def start(self) -> Self:
         """Makes its data if there are none, and starts it."""
         data = self._folder / "data"
         if not data.exists():

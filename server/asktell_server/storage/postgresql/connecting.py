@@ -75,9 +75,10 @@ class Target:
             connection.close()
             raise StorageUnavailable(f"cannot use the database {self.location}: {one_line(error)}") from None
         if not isinstance(version, int) or version < OLDEST or encoding != "UTF8":
+            major = connection.info.server_version // 10_000
             connection.close()
             raise StorageUnavailable(
-                f"the database {self.location} is of version {connection.info.server_version // 10_000} with encoding {encoding}; "
+                f"the database {self.location} is of version {major} with encoding {encoding}; "
                 f"PostgreSQL {OLDEST // 10_000} or newer and UTF8 are needed"
             )
         if fsync != "on":

@@ -3,8 +3,10 @@
 A study that a work locks stays locked until the transaction ends. Only the first lock of a transaction waits; later ones,
 taken while others are held, do not, so that two servers never wait for each other: the work raises `Busy` and is put off.
 
-In pipeline mode a statement that only writes costs no round trip: its errors come up later, at some other work or at the
-commit. What a work needs to know at once (does the row exist?) is known from the lock: nobody else can have removed it.
+In pipeline mode a statement that only writes costs no round trip: it is kept until something is read or committed, and sent along.
+Its errors come up then, at some other work or at the commit. What a work needs to know at once (does the row exist?) is known from
+the lock: nobody else can have removed it. Whatever is sent ends with a Sync, so that PostgreSQL sees when a
+transaction idles: only then does it end one whose server was paused with a study locked.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.storage.base import StoredRequest
 from asktell_server.storage.postgresql.connecting import Connection, one_line
 from asktell_server.storage.statements import Statements
-from asktell_server.storage.transaction import Cursor, SqlTransaction
+from asktell_server.storage.transaction import SqlTransaction
 from asktell_server.storage.write_cache import KeepingTransaction
 
 # Studies of which it is remembered who changed them last.
@@ -34,11 +36,10 @@ class Busy(BaseException):
     """Another server holds the study: the work is to be put off. Not an Exception, so that no work takes it for its own."""
 
 
-class _Execution:
-    """The methods in which PostgreSQL's transactions differ for reading and writing alike."""
+class _OnConnection(SqlTransaction):
+    """Executes on a connection of psycopg."""
 
     _connection: Connection
-    _cursor: Cursor
 
     def _run(self, statement: str, values: Mapping[str, Any]) -> None:
         try:
@@ -64,7 +65,7 @@ def _translated(error: psycopg.Error) -> Exception:
     return StorageUnavailable(f"the database failed: {one_line(error)}")
 
 
-class ReadingTransaction(_Execution, SqlTransaction):
+class ReadingTransaction(_OnConnection):
     """A view of the database on one connection."""
 
     def __init__(self, connection: Connection, statements: Statements) -> None:
@@ -97,7 +98,7 @@ class Knowledge:
         return self._others.get(study_id, 0)
 
 
-class WritingTransaction(_Execution, KeepingTransaction):
+class WritingTransaction(_OnConnection, KeepingTransaction):
     """Transactions of the writer's connection, one after the other: `begin` before each, then `flush`, or `forget` on failure."""
 
     def __init__(self, connection: Connection, statements: Statements, knowledge: Knowledge) -> None:
@@ -108,6 +109,8 @@ class WritingTransaction(_Execution, KeepingTransaction):
         self._busy: set[object] = set()
         self._trials: set[tuple[int, int]] = set()
         self._revisions: dict[int, int] = {}
+        self._pipeline: psycopg.Pipeline | None = None
+        self._unsent: list[tuple[str, Mapping[str, Any]]] = []
         self.waits_for: object = None
         """The id or (project, name) of the study that the last lock waited for."""
 
@@ -116,10 +119,14 @@ class WritingTransaction(_Execution, KeepingTransaction):
         """Grows with every change, sent or kept."""
         return self._written + self._kept_changes
 
-    def begin(self, busy: set[object]) -> None:
-        """A new transaction. `busy` collects ids and names of studies that others hold: whoever wants them is put off at once."""
+    def begin(self, busy: set[object], pipeline: psycopg.Pipeline | None = None) -> None:
+        """A new transaction, in this pipeline if there is one.
+
+        `busy` collects ids and names of studies that others hold: whoever wants them is put off at once.
+        """
         self.forget()
         self._busy = busy
+        self._pipeline = pipeline
         self._written = self._kept_changes = 0
 
     def forget(self) -> None:
@@ -127,6 +134,35 @@ class WritingTransaction(_Execution, KeepingTransaction):
         super().forget()
         self._trials.clear()
         self._revisions.clear()
+        self._unsent.clear()
+
+    def flush(self) -> None:
+        """Writes what was kept; nothing but the commit may follow."""
+        super().flush()
+        self._send()
+
+    def _run(self, statement: str, values: Mapping[str, Any]) -> None:
+        if self._pipeline is None:
+            super()._run(statement, values)
+        else:
+            self._unsent.append((statement, values))
+
+    def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        if self._pipeline is None:
+            super()._run(statement, values)
+        else:
+            self._send()
+            super()._run(statement, values)
+            try:
+                self._pipeline.sync()
+            except psycopg.Error as error:
+                raise _translated(error) from error
+        return self._cursor.fetchall()
+
+    def _send(self) -> None:
+        for statement, values in self._unsent:
+            super()._run(statement, values)
+        self._unsent.clear()
 
     def changed(self) -> dict[int, int]:
         """The revisions of the studies that this transaction changed, by id; 0 of a deleted one."""

@@ -143,10 +143,10 @@ class PostgresWriter(BatchWriter):
             off_before = len(off)
             blocked: Job | None = None
             try:
-                with connection.pipeline():
+                with connection.pipeline() as pipeline:
                     try:
                         connection.execute(_BEGIN)
-                        transaction.begin(busy)
+                        transaction.begin(busy, pipeline)
                         for job in waiting:
                             blocked = job
                             (done if self._attempt(job, transaction) else off).append(job)
@@ -154,9 +154,11 @@ class PostgresWriter(BatchWriter):
                         changed = transaction.changed()
                         transaction.flush()
                         sent = True
-                        connection.execute("COMMIT")
+                        commit = connection.execute("COMMIT")
                     except Exception as error:
                         failure = error
+                if failure is None and commit.statusmessage != "COMMIT":
+                    failure = _Spoilt()
             except psycopg.Error as error:
                 failure = failure or error
             if failure is None:
