@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -20,7 +21,7 @@ from asktell_server.testing.postgresql import PostgresServer
 from ..inprocess import InProcess, SetClock, in_process
 from ..rpc.refusals import read
 from ..support import ServerProcess, create_study, float_parameter, serving, spec, stub
-from .conftest import Stub
+from .conftest import Stub, three_servers
 
 PATIENCE_S = 60.0
 State = trial_pb2.Trial
@@ -48,12 +49,15 @@ def all_trials(service: Stub, study: str) -> list[trial_pb2.Trial]:
     return list(service.ListTrials(pb.ListTrialsRequest(parent=study, page_size=1000)).trials)
 
 
-def test_budget_and_numbers_are_exact_while_a_server_is_killed(
-    replicas: list[ServerProcess], stubs: list[Stub]
-) -> None:
+def test_budget_and_numbers_are_exact_while_a_server_is_killed(postgres_url: str, tmp_path: Path) -> None:
     """Clients of three servers ask and tell one study until its budget is used up, one server is killed meanwhile:
     exactly as many trials as the budget, each number once, and every acknowledged result is there.
     """
+    with three_servers(tmp_path, postgres_url) as replicas, ExitStack() as stack:
+        _use_up_a_budget(replicas, [stack.enter_context(stub(replica.target)) for replica in replicas])
+
+
+def _use_up_a_budget(replicas: list[ServerProcess], stubs: list[Stub]) -> None:
     budget = 150
     made = spec()
     made.stopping_criteria.max_trials = budget
@@ -111,10 +115,12 @@ def test_suggestions_do_not_depend_on_the_server(stubs: list[Stub], tmp_path: Pa
     """A model's suggestions are those of a single server, though each call goes to another one at once."""
     turns = itertools.cycle(stubs)
     with serving(tmp_path, "--workers", "1") as alone, stub(alone.target) as single:
-        name = create_study(stubs[0], "same", spec("gp", seed=7)).name
-        create_study(single, "same", spec("gp", seed=7))
+        made = spec("gp", seed=7)
+        made.algorithm.gp.initial_points = 3
+        name = create_study(stubs[0], "same", made).name
+        create_study(single, "same", made)
         together, by_one = [], []
-        for _ in range(12):
+        for _ in range(7):
             together.append(ask(next(turns), name))
             tell(next(turns), together[-1])
             by_one.append(ask(single, name))
@@ -127,25 +133,21 @@ def test_suggestions_do_not_depend_on_the_server(stubs: list[Stub], tmp_path: Pa
 
 def test_asks_at_the_same_moment_get_different_points(stubs: list[Stub]) -> None:
     """Three servers that are asked for one study at once suggest with each other's trials pending: no two points are near."""
-    name = create_study(stubs[0], "apart", spec("gp", seed=3)).name
-    for _ in range(8):
+    made = spec("gp", seed=3)
+    made.algorithm.gp.initial_points = 3
+    name = create_study(stubs[0], "apart", made).name
+    for _ in range(4):
         tell(stubs[0], ask(stubs[0], name))
 
-    points: list[tuple[float, ...]] = []
-    with ThreadPoolExecutor(3) as pool:
-        for _ in range(4):
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
             trials = list(pool.map(lambda service: ask(service, name), stubs))
-            points += [point(trial) for trial in trials]
-            numbers = {trial.name for trial in trials}
-            assert len(numbers) == 3
-            for trial in trials:
-                tell(stubs[0], trial)
-
-    gaps = [
-        sum(abs(x - y) for x, y in zip(first, second, strict=True))
-        for first, second in itertools.combinations(points, 2)
-    ]
-    assert min(gaps) > 1e-3
+        gaps = [
+            sum(abs(x - y) for x, y in zip(point(one), point(other), strict=True))
+            for one, other in itertools.combinations(trials, 2)
+        ]
+        assert len({trial.name for trial in trials}) == 3
+        assert min(gaps) > 1e-3
 
 
 def test_a_study_made_anew_elsewhere_is_noticed_at_once(stubs: list[Stub]) -> None:
