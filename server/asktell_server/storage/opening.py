@@ -6,13 +6,18 @@ from asktell_server.storage.base import CommitObserver, Storage
 from asktell_server.storage.sql import SqlStorage
 
 
+def is_postgresql(url: str) -> bool:
+    """Whether a URL means PostgreSQL, also as SQLAlchemy writes it ("postgresql+psycopg://")."""
+    scheme, separator, _ = url.partition("://")
+    return bool(separator) and scheme.partition("+")[0] in ("postgresql", "postgres")
+
+
 def open_storage(url: str, *, observer: CommitObserver) -> Storage:
     """The storage at `url`, not started: a path, ":memory:", "sqlite:///path" or "postgresql://...".
 
     Raises StorageUnavailable for a URL that means none.
     """
-    scheme = url.partition("://")[0].partition("+")[0]
-    if scheme in ("postgresql", "postgres") and "://" in url:
+    if is_postgresql(url):
         # Imported only where it is used: SQLite needs none of it.
         from asktell_server.storage.postgresql.storage import PostgresStorage
 

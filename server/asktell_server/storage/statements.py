@@ -144,6 +144,7 @@ class Statements:
             update(tokens)
             .where(_is(tokens.c.id), tokens.c.revoke_time.is_(None))
             .values({"revoke_time": bindparam("revoke_time")})
+            .returning(tokens.c.id)
         )
 
     def _text(self, statement: ClauseElement) -> str:

@@ -266,8 +266,8 @@ class SqlTransaction:
 
     def revoke_token(self, token_id: str, time: datetime) -> bool:
         """Makes a token good for nothing; whether that changed anything."""
-        self._run(self._statements.revoke_token, {"id": token_id, "revoke_time": codec.time_to_us(time)})
-        return bool(self._cursor.rowcount)
+        values = {"id": token_id, "revoke_time": codec.time_to_us(time)}
+        return bool(self._all(self._statements.revoke_token, values))
 
 
 def _chunks(study_id: int, numbers: Collection[int]) -> Iterator[dict[str, int]]:

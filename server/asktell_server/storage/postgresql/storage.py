@@ -18,13 +18,34 @@ from asktell_server.storage.base import CommitObserver, Heard, Snapshot, Transac
 from asktell_server.storage.migrate import upgrade_postgresql
 from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
 from asktell_server.storage.postgresql.listening import Listener, serving
-from asktell_server.storage.postgresql.transaction import ReadingTransaction
+from asktell_server.storage.postgresql.transaction import PlainTransaction
 from asktell_server.storage.postgresql.writer import PostgresWriter
 from asktell_server.storage.statements import Statements
 
 T = TypeVar("T")
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+
+def upgraded(target: Target) -> bool:
+    """Brings the schema of a database up to date; whether a server served it before. Raises StorageUnavailable."""
+    connection = target.connect()
+    try:
+        # Another server may take its time over the same.
+        connection.execute("SET lock_timeout = 0")
+        others_serve = serving(connection)
+        upgrade_postgresql(connection)
+    except (psycopg.Error, SQLAlchemyError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StorageUnavailable(f"cannot prepare the database {target.location}: {reason}") from None
+    finally:
+        connection.close()
+    return others_serve
+
+
+def compiled() -> Statements:
+    """The statements for PostgreSQL."""
+    return Statements(PGDialect_psycopg(paramstyle="pyformat"))  # type: ignore[no-untyped-call]
 
 
 class PostgresStorage:
@@ -39,7 +60,7 @@ class PostgresStorage:
         self._observer = observer
         self._max_batch = max_batch
         self._max_readers = readers
-        self._statements = Statements(PGDialect_psycopg(paramstyle="pyformat"))  # type: ignore[no-untyped-call]
+        self._statements = compiled()
         self._heard: Heard | None = None
         self._others_serve = False
         self._changing = asyncio.Lock()
@@ -64,7 +85,7 @@ class PostgresStorage:
     async def start(self) -> None:
         """Opens the database and brings its schema up to date. Raises StorageUnavailable."""
         async with self._changing:
-            await asyncio.to_thread(self._upgrade)
+            self._others_serve = await asyncio.to_thread(upgraded, self._target)
             origin = secrets.token_hex(8)
             loop = asyncio.get_running_loop()
             if self._heard is not None:
@@ -114,20 +135,6 @@ class PostgresStorage:
             raise StorageUnavailable("the storage is closed")
         return await asyncio.get_running_loop().run_in_executor(self._reader_threads, self._read, work)
 
-    def _upgrade(self) -> None:
-        connection = self._target.connect()
-        try:
-            # Another server may take its time over the same.
-            connection.execute("SET lock_timeout = 0")
-            self._others_serve = serving(connection)
-            upgrade_postgresql(connection)
-        except (psycopg.Error, SQLAlchemyError) as error:
-            cause = getattr(error, "orig", None) or error
-            reason = str(cause).strip().splitlines()[0]
-            raise StorageUnavailable(f"cannot prepare the database {self.location}: {reason}") from None
-        finally:
-            connection.close()
-
     def _read(self, work: Callable[[Snapshot], T]) -> T:
         connection = self._readers.get()
         try:
@@ -148,7 +155,7 @@ class PostgresStorage:
         try:
             with connection.pipeline():
                 connection.execute(_BEGIN)
-                result = work(ReadingTransaction(connection, self._statements))
+                result = work(PlainTransaction(connection, self._statements))
                 connection.execute("COMMIT")
             return result
         finally:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from asktell_server.domain.access import Token
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import Study
@@ -65,8 +66,8 @@ def _translated(error: psycopg.Error) -> Exception:
     return StorageUnavailable(f"the database failed: {one_line(error)}")
 
 
-class ReadingTransaction(_OnConnection):
-    """A view of the database on one connection."""
+class PlainTransaction(_OnConnection):
+    """A transaction on one connection in which each statement is waited for; who begins and commits it decides what it may do."""
 
     def __init__(self, connection: Connection, statements: Statements) -> None:
         super().__init__(connection.cursor(), statements, psycopg)
@@ -298,3 +299,13 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         """Forgets up to `limit` requests from before a time; returns how many."""
         self._written += 1
         return super().purge_requests(before, limit)
+
+    def insert_token(self, token: Token) -> None:
+        """Adds a bearer token."""
+        self._written += 1
+        super().insert_token(token)
+
+    def revoke_token(self, token_id: str, time: datetime) -> bool:
+        """Makes a token good for nothing; whether that changed anything."""
+        self._written += 1
+        return super().revoke_token(token_id, time)
