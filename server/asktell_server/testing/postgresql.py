@@ -100,3 +100,13 @@ class PostgresServer:
             # A copy file by file is the quickest for an empty one.
             connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
         return self.url(name)
+
+    def dump(self, url: str) -> str:
+        """A database as plain SQL, with an INSERT for each row."""
+        options = ("--inserts", "--no-owner", "--no-privileges", "--encoding=UTF8")
+        done = subprocess.run(
+            [str(self._programs / "pg_dump"), *options, url], capture_output=True, text=True, check=True
+        )
+        # Newer releases add commands of psql's own, and all of them comments.
+        lines = [line for line in done.stdout.splitlines() if not line.startswith(("\\", "--"))]
+        return "\n".join(line for line in lines if line) + "\n"
