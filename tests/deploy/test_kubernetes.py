@@ -84,7 +84,9 @@ def test_both_ways_of_rendering_agree(objects: dict[tuple[str, str], Object]) ->
 
 def test_rendering_by_hand_refuses_what_it_does_not_understand(tmp_path: Path) -> None:
     """A kustomization with a patch needs kubectl and is not rendered half."""
-    (tmp_path / "kustomization.yaml").write_text("resources: []\nlabels: []\npatches: []\n")
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: []\nlabels: []\npatches: [{target: {kind: Service}, patch: '{}'}]\n"
+    )
 
     with pytest.raises(ValueError, match="patches"):
         render_by_hand(tmp_path)
@@ -188,11 +190,11 @@ def test_one_replica_owns_one_volume(stateful_set: Object) -> None:
 
 
 def test_the_database_lies_on_the_volume(stateful_set: Object, container: Object) -> None:
-    """The directory of ASKTELL_DB is where the claimed volume is mounted, writable."""
+    """The directory of ASKTELL_DATABASE is where the claimed volume is mounted, writable."""
     [claim] = stateful_set["volumeClaimTemplates"]
     [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == claim["metadata"]["name"]]
 
-    assert PurePosixPath(mount["mountPath"]) == PurePosixPath(_environment(container)["ASKTELL_DB"]).parent
+    assert PurePosixPath(mount["mountPath"]) == PurePosixPath(_environment(container)["ASKTELL_DATABASE"]).parent
     assert not mount.get("readOnly", False)
 
 
