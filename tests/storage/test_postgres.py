@@ -507,6 +507,34 @@ async def test_a_work_whose_connection_is_cut_is_run_again(postgres_url: str) ->
     assert numbers(kept) == [1]
 
 
+async def test_a_server_that_is_paused_with_a_lock_is_cut_off(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends the session of a server that does nothing in the middle of a transaction: others go on, and
+    when it comes back its work is run again on what they left.
+    """
+    settings = connecting._SETTINGS.replace(f"{connecting.IDLE_IN_TRANSACTION_S}s", "1s")
+    assert settings != connecting._SETTINGS
+    monkeypatch.setattr(connecting, "_SETTINGS", settings)
+    began, resumed = threading.Event(), threading.Event()
+
+    def paused(tx: Transaction) -> int:
+        number = ask("default", "digits")(tx)
+        began.set()
+        assert resumed.wait(PATIENCE_S)
+        return number
+
+    async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as two:
+        await add_study(one, a_study())
+        pausing = asyncio.ensure_future(one.write(paused))
+        await asyncio.to_thread(began.wait, PATIENCE_S)
+        meanwhile = await two.write(ask("default", "digits"))
+        resumed.set()
+        afterwards = await pausing
+
+    assert (meanwhile, afterwards) == (1, 2)
+
+
 async def test_the_database_restarts_under_load(own_postgres: PostgresServer) -> None:
     """Across a crash of the database all that was acknowledged stays, callers hear StorageUnavailable, and the storage heals."""
     url = own_postgres.new_database()
