@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -29,8 +30,11 @@ from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
 from asktell_server.storage.write_cache import KeepingTransaction
 
-# Studies of which it is remembered who changed them last.
+# Studies of which it is remembered who changed them last, and trials that are remembered as they were written.
 REMEMBERED = 10_000
+
+
+_IMMUTABLE = ("suggestion", "create_time", "attempt", "retry_of", "intermediate")
 
 
 class Busy(BaseException):
@@ -75,24 +79,39 @@ class PlainTransaction(_OnConnection):
 
 
 class Knowledge:
-    """Who changed a study last, as far as this server knows; outlives connections."""
+    """Who changed a study last, as far as this server knows, and how it left trials; outlives connections.
+
+    A trial is as this server left it unless another server changed the study since, so most results are told without reading one.
+    """
 
     def __init__(self) -> None:
         self._own: OrderedDict[int, int] = OrderedDict()
         self._others: dict[int, int] = {}
+        self._trials: OrderedDict[tuple[int, int], Trial] = OrderedDict()
 
     def locked(self, study: Study) -> None:
         """What is in the database now: not ours, unless it is what we wrote last."""
         if self._own.get(study.id) != study.revision:
             self._others[study.id] = study.revision
 
-    def committed(self, study_id: int, revision: int) -> None:
-        """We changed the study and it is durable."""
-        self._own[study_id] = revision
-        self._own.move_to_end(study_id)
+    def committed(self, revisions: Mapping[int, int], trials: Mapping[tuple[int, int], Trial]) -> None:
+        """We changed these studies and trials and it is durable."""
+        for study_id, revision in revisions.items():
+            self._own[study_id] = revision
+            self._own.move_to_end(study_id)
+        for key, trial in trials.items():
+            self._trials[key] = trial
+            self._trials.move_to_end(key)
         while len(self._own) > REMEMBERED:
             forgotten, _ = self._own.popitem(last=False)
             self._others.pop(forgotten, None)
+        while len(self._trials) > REMEMBERED:
+            self._trials.popitem(last=False)
+
+    def trial(self, study_id: int, number: int) -> Trial | None:
+        """A trial of a locked study, without intermediate measurements, if it is known."""
+        trial = self._trials.get((study_id, number))
+        return trial if trial is not None and trial.revision > self.others_revision(study_id) else None
 
     def others_revision(self, study_id: int) -> int:
         """Every change after this revision was made by us."""
@@ -108,7 +127,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._knowledge = knowledge
         self._written = 0
         self._busy: set[object] = set()
-        self._trials: set[tuple[int, int]] = set()
+        self._trials: dict[tuple[int, int], Trial] = {}
+        self._changed_trials: set[tuple[int, int]] = set()
         self._revisions: dict[int, int] = {}
         self._pipeline: psycopg.Pipeline | None = None
         self._unsent: list[tuple[str, Mapping[str, Any]]] = []
@@ -134,6 +154,7 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         """Forgets everything of this transaction."""
         super().forget()
         self._trials.clear()
+        self._changed_trials.clear()
         self._revisions.clear()
         self._unsent.clear()
 
@@ -168,6 +189,10 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
     def changed(self) -> dict[int, int]:
         """The revisions of the studies that this transaction changed, by id; 0 of a deleted one."""
         return dict(self._revisions)
+
+    def committed(self) -> None:
+        """Remembers what this transaction changed, which is durable now."""
+        self._knowledge.committed(self._revisions, {key: self._trials[key] for key in self._changed_trials})
 
     def others_revision(self, study_id: int) -> int:
         """A revision of the locked study after which every change was made by this server."""
@@ -241,6 +266,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
     def delete_study(self, study_id: int) -> None:
         """Removes a study with all that belongs to it."""
         super().delete_study(study_id)
+        self._changed_trials = {key for key in self._changed_trials if key[0] != study_id}
+        self._trials = {key: trial for key, trial in self._trials.items() if key[0] != study_id}
         self._revisions[study_id] = 0
         self._written += 1
 
@@ -251,9 +278,16 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
 
     def trial(self, study_id: int, number: int, *, full: bool = True) -> Trial | None:
         """The trial, or None."""
-        found = super().trial(study_id, number, full=full)
-        if found is not None and study_id in self._studies:
-            self._trials.add((study_id, number))
+        if full or study_id not in self._studies:
+            return super().trial(study_id, number, full=full)
+        key = (study_id, number)
+        found = (
+            self._trials.get(key)
+            or self._knowledge.trial(study_id, number)
+            or super().trial(study_id, number, full=False)
+        )
+        if found is not None:
+            self._trials[key] = found
         return found
 
     def trials(
@@ -267,21 +301,31 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
     ) -> list[Trial]:
         """Trials by number after `after_number`."""
         found = super().trials(study_id, states=states, after_number=after_number, limit=limit, full=full)
-        if study_id in self._studies:
-            self._trials.update((study_id, trial.number) for trial in found)
+        if study_id in self._studies and not full:
+            self._trials.update(((study_id, trial.number), trial) for trial in found)
         return found
 
     def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
         """Adds trials with their intermediate measurements."""
         self._written += 1
         super().insert_trials(study_id, trials)
+        for trial in trials:
+            self._note(study_id, replace(trial, intermediate=()))
 
     def update_trial(self, study_id: int, trial: Trial) -> None:
         """Writes what can change. Raises LookupError if there is no such trial."""
-        if (study_id, trial.number) not in self._trials and super().trial(study_id, trial.number, full=False) is None:
+        known = self.trial(study_id, trial.number, full=False)
+        if known is None:
             raise LookupError(f"there is no trial {trial.number} in the study with id {study_id}")
         self._written += 1
         super().update_trial(study_id, trial)
+        unchanged = {name: getattr(known, name) for name in _IMMUTABLE}
+        self._note(study_id, replace(trial, **unchanged))
+
+    def _note(self, study_id: int, trial: Trial) -> None:
+        if study_id in self._studies:
+            self._trials[study_id, trial.number] = trial
+            self._changed_trials.add((study_id, trial.number))
 
     def insert_measurement(self, study_id: int, number: int, measurement: Measurement, revision: int) -> None:
         """Adds an intermediate measurement; its step is set and new."""

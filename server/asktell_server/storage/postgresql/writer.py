@@ -136,6 +136,7 @@ class PostgresWriter(BatchWriter):
         while waiting:
             connection, transaction = self._connected()
             failure: BaseException | None = None
+            commit: psycopg.Cursor[tuple[object, ...]] | None = None
             sent = False
             done = []
             for job in waiting:
@@ -155,14 +156,19 @@ class PostgresWriter(BatchWriter):
                         transaction.flush()
                         sent = True
                         commit = connection.execute("COMMIT")
+                        # After the commit and not in it: PostgreSQL lets only one transaction that notifies commit at a time.
+                        self._notify(connection, changed)
                     except Exception as error:
                         failure = error
-                if failure is None and commit.statusmessage != "COMMIT":
+                if failure is None and not _is_committed(commit):
                     failure = _Spoilt()
             except psycopg.Error as error:
                 failure = failure or error
-            if failure is None:
+            if sent and _is_committed(commit):
+                if failure is not None:
+                    self._untold(failure)
                 break
+            assert failure is not None
             cause = failure if isinstance(failure, psycopg.Error) else failure.__cause__
             self._roll_back(cause, sent=sent)
             if not isinstance(cause, errors.LockNotAvailable) or blocked is None:
@@ -175,7 +181,9 @@ class PostgresWriter(BatchWriter):
             waiting = [job for job in waiting if job is not blocked]
         else:
             return off
-        self._committed(changed, started, done)
+        transaction.committed()
+        self._observer.committed(time.perf_counter() - started, len(done))
+        self._answer(done)
         return off
 
     def _attempt(self, job: Job, transaction: WritingTransaction) -> bool:
@@ -244,24 +252,24 @@ class PostgresWriter(BatchWriter):
                     job.error = ConcurrentUpdate(f"another writer interfered: {one_line(cause)}")
                 time.sleep(random.uniform(0, 0.005 * 2**attempt))
             else:
-                self._committed(changed, started, ())
+                transaction.committed()
+                self._observer.committed(time.perf_counter() - started, 1)
+                try:
+                    self._notify(connection, changed)
+                except psycopg.Error as error:
+                    self._untold(error)
                 return True
         return True
 
-    def _committed(self, changed: Mapping[int, int], started: float, done: Sequence[Job]) -> None:
-        """What follows a commit: the answers, then word to the other servers."""
-        for study_id, revision in changed.items():
-            self._knowledge.committed(study_id, revision)
-        self._observer.committed(time.perf_counter() - started, max(1, len(done)))
-        self._answer(done)
-        if changed and self._connection is not None:
-            # Outside of the transaction: PostgreSQL lets only one transaction that notifies commit at a time.
-            try:
-                for payload in listening.payloads(self._origin, changed):
-                    self._connection.execute("SELECT pg_notify(%s, %s)", (listening.CHANNEL, payload))
-            except psycopg.Error as error:
-                _log.warning("other servers were not told of a commit: %s", one_line(error))
-                self._disconnect()
+    def _notify(self, connection: Connection, changed: Mapping[int, int]) -> None:
+        """Tells the other servers which studies changed."""
+        for payload in listening.payloads(self._origin, changed):
+            connection.execute("SELECT pg_notify(%s, %s)", (listening.CHANNEL, payload))
+
+    def _untold(self, error: BaseException) -> None:
+        """The commit stands, but other servers may have to find out by themselves."""
+        _log.warning("other servers were not told of a commit: %s", error)
+        self._disconnect()
 
     # The connection
 
@@ -297,3 +305,8 @@ class PostgresWriter(BatchWriter):
 def _for_future(error: BaseException) -> BaseException:
     # A future refuses StopIteration, which would mean something else to the waiting coroutine.
     return RuntimeError(f"work raised {error!r}") if isinstance(error, StopIteration) else error
+
+
+def _is_committed(commit: psycopg.Cursor[tuple[object, ...]] | None) -> bool:
+    """Whether PostgreSQL said so: to a COMMIT of a failed transaction it answers ROLLBACK."""
+    return commit is not None and commit.statusmessage == "COMMIT"
