@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 TLS = DEPLOY / "kubernetes" / "overlays" / "tls"
-POSTGRESQL = DEPLOY / "kubernetes" / "postgresql"
+POSTGRESQL = DEPLOY / "kubernetes" / "overlays" / "postgresql"
 
 
 def render_with_kubectl(folder: Path) -> list[Object]:
