@@ -467,7 +467,7 @@ async def test_connections_that_were_cut_are_made_anew(postgres_url: str) -> Non
         await storage.read(lambda tx: tx.study_by_id(stored.id))
         with psycopg.connect(postgres_url) as other:
             other.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
 
@@ -492,10 +492,9 @@ async def test_a_work_whose_connection_is_cut_is_run_again(postgres_url: str) ->
             if runs == 1:
                 with psycopg.connect(postgres_url) as other:
                     other.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
                         "WHERE datname = current_database() AND state = 'idle in transaction'"
                     )
-                time.sleep(0.1)
                 tx.trials(stored.id, limit=1)
             return number
 
