@@ -510,7 +510,7 @@ async def test_a_server_that_is_paused_with_a_lock_is_cut_off(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL ends the session of a server that does nothing in the middle of a transaction: others go on, and
-    when it comes back its work is run again on what they left.
+    when it comes back its work is run again on what they left, or refused because nobody knows what became of its commit.
     """
     settings = connecting._SETTINGS.replace(f"{connecting.IDLE_IN_TRANSACTION_S}s", "1s")
     assert settings != connecting._SETTINGS
@@ -529,7 +529,10 @@ async def test_a_server_that_is_paused_with_a_lock_is_cut_off(
         await asyncio.to_thread(began.wait, PATIENCE_S)
         meanwhile = await two.write(ask("default", "digits"))
         resumed.set()
-        afterwards = await pausing
+        try:
+            afterwards = await pausing
+        except StorageUnavailable:
+            afterwards = await one.write(ask("default", "digits"))
 
     assert (meanwhile, afterwards) == (1, 2)
 
