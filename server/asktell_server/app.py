@@ -21,7 +21,7 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from asktell.v1 import study_service_pb2, study_service_pb2_grpc
@@ -35,6 +35,7 @@ from asktell_server.optimizers.base import SourceStudy
 from asktell_server.optimizers.registry import preload
 from asktell_server.rpc.access import Gate
 from asktell_server.rpc.boundary import Boundary
+from asktell_server.rpc.reading import Registrar
 from asktell_server.rpc.servicer import Servicer
 from asktell_server.service.asking import AskConfig, Asking
 from asktell_server.service.authentication import Authenticator, StoredTokens
@@ -202,11 +203,12 @@ class App:
                 ("grpc.http2.max_ping_strikes", 0),
             ],
         )
-        study_service_pb2_grpc.add_StudyServiceServicer_to_server(self._servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        registrar = Registrar(server, ours=SERVICE)
+        study_service_pb2_grpc.add_StudyServiceServicer_to_server(self._servicer, registrar)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         if self.config.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), registrar)
         if self.config.http_listen is not None:
             host, port = _split(self.config.http_listen)
             try:

@@ -22,6 +22,7 @@ from asktell_server.domain.errors import AskTellError, PermissionDenied, Unauthe
 from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.metrics import Metrics
 from asktell_server.rpc.access import NEEDS, Gate
+from asktell_server.rpc.reading import Unreadable
 from asktell_server.rpc.status import Status, internal_status, to_status
 from asktell_server.service.authentication import REMEMBERED_S
 
@@ -63,6 +64,9 @@ class Boundary:
             try:
                 if self._gate is not None:
                     caller = await self._gate.identify(context)
+                if isinstance(request, Unreadable):
+                    raise request.error
+                if self._gate is not None and caller is not None:
                     self._gate.permit(caller, name, request)
                 answer = await method(request, context)
                 self._record(name, code, request, caller, context)
@@ -90,6 +94,9 @@ class Boundary:
             try:
                 if self._gate is not None:
                     caller = await self._gate.identify(context)
+                if isinstance(request, Unreadable):
+                    raise request.error
+                if self._gate is not None and caller is not None:
                     self._gate.permit(caller, name, request)
                 checked = started
                 async for response in method(request, context):
