@@ -80,7 +80,7 @@ async def tells_beside_heavy_asks(
     ]
     # Past their initial designs, so that each ask is one for the model.
     asking.set()
-    while asked < HEAVY_STUDIES * 20:
+    while asked < HEAVY_STUDIES * 20:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
     asking.clear()
     ratios, halves, quiets, busies = [], [], [], []
@@ -100,11 +100,15 @@ async def tells_beside_heavy_asks(
     enough.set()
     asking.set()
     await asyncio.gather(*workers)
-    print(f"\nTells of one study while {HEAVY_STUDIES} others ask the GP ({heavy_rate:.1f} asks/s); load {os.getloadavg()[0]:.1f}")
+    print(
+        f"\nTells of one study while {HEAVY_STUDIES} others ask the GP ({heavy_rate:.1f} asks/s); load {os.getloadavg()[0]:.1f}"
+    )
     print(f"  p99 quiet           {statistics.median(quiets) * 1e3:8.2f} ms")
     print(f"  p99 beside asks     {statistics.median(busies) * 1e3:8.2f} ms")
     print(f"  ratio of p50        {statistics.median(halves):8.2f}")
-    print(f"  ratio of p99        {statistics.median(ratios):8.2f}   (goal: at most 2)   rounds {[round(r, 2) for r in ratios]}")
+    print(
+        f"  ratio of p99        {statistics.median(ratios):8.2f}   (goal: at most 2)   rounds {[round(r, 2) for r in ratios]}"
+    )
 
 
 async def fill(database: Path, studies: int, trials: int, algorithm: str) -> None:
@@ -131,7 +135,9 @@ async def fill(database: Path, studies: int, trials: int, algorithm: str) -> Non
         )
         tx.insert_trials(made.id, [_finished(i + 1, draw, now) for i in range(trials)])
         counts = {TrialState.SUCCEEDED: trials}
-        tx.update_study(replace(made, revision=trials + 1, next_number=trials + 1, counts=counts, best_number=1, best_value=0.0))
+        tx.update_study(
+            replace(made, revision=trials + 1, next_number=trials + 1, counts=counts, best_number=1, best_value=0.0)
+        )
 
     pending: list[asyncio.Future[None]] = []
     for index in range(studies):
@@ -172,7 +178,9 @@ async def restart(folder: Path, serving: Callable[..., object], connect: Callabl
             seconds.append((ready, time.perf_counter() - started))
             await load.close()
     bare = statistics.median(_bare_start() for _ in range(rounds))
-    print(f"\nRestart with 1,000 studies of 200 trials, to the first answered ask of the GP; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"\nRestart with 1,000 studies of 200 trials, to the first answered ask of the GP; load {os.getloadavg()[0]:.1f}"
+    )
     print(f"  python -c 'import torch' {bare:7.2f} s")
     print(f"  ready               {statistics.median(r for r, _ in seconds):8.2f} s")
     print(f"  first ask answered  {statistics.median(a for _, a in seconds):8.2f} s   (goal: under 3)")
@@ -204,14 +212,18 @@ async def many_studies(
                 study = f"projects/bench/studies/full{draw.randrange((1, studies)[which]):05}"
                 stub = load.stubs[0]
                 started = time.perf_counter()
-                await stub.GetTrial(study_service_pb2.GetTrialRequest(name=f"{study}/trials/{draw.randrange(trials) + 1}"))
+                await stub.GetTrial(
+                    study_service_pb2.GetTrialRequest(name=f"{study}/trials/{draw.randrange(trials) + 1}")
+                )
                 found["GetTrial"][which].append(time.perf_counter() - started)
                 started = time.perf_counter()
                 await stub.ListTrials(study_service_pb2.ListTrialsRequest(parent=study, page_size=100))
                 found["ListTrials"][which].append(time.perf_counter() - started)
         for method, (few, lots) in found.items():
             ratio = p(0.5, lots) / p(0.5, few)
-            print(f"  {method:12} p50 {p(0.5, few) * 1e3:6.2f} ms -> {p(0.5, lots) * 1e3:6.2f} ms   ratio {ratio:.2f}   (goal: at most 2)")
+            print(
+                f"  {method:12} p50 {p(0.5, few) * 1e3:6.2f} ms -> {p(0.5, lots) * 1e3:6.2f} ms   ratio {ratio:.2f}   (goal: at most 2)"
+            )
         await _ask_everywhere(loads[1], studies)
         memory = _memory(many)
         print(f"  memory after an ask of each study: {memory / MIB:.0f} MiB   (goal: under 1500)")
@@ -231,6 +243,8 @@ async def _ask_everywhere(load: Load, studies: int) -> None:
 
 def _memory(address: Address) -> int:
     port = int(address.grpc.rpartition(":")[2])
-    serving = {c.pid for c in psutil.net_connections() if c.laddr and c.laddr.port == port and c.status == psutil.CONN_LISTEN}
+    serving = {
+        c.pid for c in psutil.net_connections() if c.laddr and c.laddr.port == port and c.status == psutil.CONN_LISTEN
+    }
     processes = [psutil.Process(pid) for pid in serving if pid]
     return sum(each.memory_info().rss for one in processes for each in (one, *one.children(recursive=True)))

@@ -332,7 +332,9 @@ async def main() -> None:
     """Runs every measurement and prints its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
-    parser.add_argument("--only", choices=["throughput", "held", "commits", "history", *OF_LOAD], help="one measurement")
+    parser.add_argument(
+        "--only", choices=["throughput", "held", "commits", "history", *OF_LOAD], help="one measurement"
+    )
     parser.add_argument("--studies", type=int, default=10_000, help="of the measurement `studies`")
     parser.add_argument("--trials", type=int, default=100, help="of each of them; --quick divides the studies by ten")
     options = parser.parse_args()
@@ -355,7 +357,9 @@ async def main() -> None:
                 sizes = {"random": cheap, "grid": cheap, "sobol": cheap, "skopt": model, "gp": ours}
                 await latency_by_history(load, sizes, 3 if options.quick else 7)
             if options.only in (None, "tells"):
-                await tells_beside_heavy_asks(load, tell_request, 2 if options.quick else 5, 500 if options.quick else 2000)
+                await tells_beside_heavy_asks(
+                    load, tell_request, 2 if options.quick else 5, 500 if options.quick else 2000
+                )
             await load.close()
     with tempfile.TemporaryDirectory(prefix="asktell-bench-") as name, echo_server() as echo:
         if options.only in (None, "restart"):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -27,6 +28,7 @@ from prometheus_client import CollectorRegistry
 from asktell.v1 import study_service_pb2, study_service_pb2_grpc
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial
+from asktell_server.engine.admission import Admission, AdmissionConfig
 from asktell_server.engine.host import EngineHost, HostConfig
 from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.http import HttpServer
@@ -43,6 +45,7 @@ from asktell_server.service.commits import Bell, Commits
 from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
 from asktell_server.service.oidc import OidcConfig, OidcTokens
+from asktell_server.service.limits import Limits
 from asktell_server.service.studies import Studies
 from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
@@ -94,6 +97,8 @@ class ServerConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     host: HostConfig = field(default_factory=HostConfig)
     ask: AskConfig = field(default_factory=AskConfig)
+    admission: AdmissionConfig = field(default_factory=AdmissionConfig)
+    limits: Limits = field(default_factory=Limits)
 
 
 def default_workers() -> int:
@@ -116,14 +121,15 @@ class App:
         self.registry = registry if registry is not None else CollectorRegistry()
         metrics = Metrics(self.registry, version("asktell"))
         self.storage = storage if storage is not None else SqlStorage(config.database, observer=metrics)
-        self.host = EngineHost(config.host, self._load, metrics, self._load_sources)
+        admission, limits = Admission(config.admission, metrics), config.limits
+        self.host = EngineHost(config.host, self._load, metrics, self._load_sources, admission)
         self._bell = Bell()
-        commits = Commits(self.storage, self.host, self._bell)
+        commits = Commits(self.storage, self.host, self._bell, admission.waiting_writes)
         servicer = Servicer(
-            Studies(self.storage, commits, clock),
-            Trials(self.storage, commits, clock, metrics),
-            Asking(self.storage, commits, self.host, clock, metrics, config.ask),
-            Watching(self.storage, self._bell, metrics),
+            Studies(self.storage, commits, clock, limits),
+            Trials(self.storage, commits, clock, metrics, limits),
+            Asking(self.storage, commits, self.host, clock, metrics, config.ask, limits),
+            Watching(self.storage, self._bell, metrics, admission.watches),
             Explaining(self.storage, self.host),
         )
         access = config.access
@@ -203,12 +209,14 @@ class App:
                 ("grpc.http2.max_ping_strikes", 0),
             ],
         )
-        registrar = Registrar(server, ours=SERVICE)
+        registrar: Any = Registrar(server, ours=SERVICE)  # of the server, generated code needs no more
         study_service_pb2_grpc.add_StudyServiceServicer_to_server(self._servicer, registrar)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         if self.config.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), registrar)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+                reflection.aio.ReflectionServicer(names), registrar
+            )
         if self.config.http_listen is not None:
             host, port = _split(self.config.http_listen)
             try:

@@ -27,6 +27,7 @@ MIB = 2**20
 CONCURRENT = 32
 _FORBIDDEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS}
 _TRACE = re.compile(r"Traceback|\"level\": ?\"(?:error|critical)\"|\[error")
+_TOO_LARGE = re.compile("larger than max|metadata size exceeds")
 _TIMEOUT_S = {"WatchStudy": 0.1, "ExplainStudy": 1.0, "Ask": 1.0}
 # Replies that keep nobody from being told what they contain, but mean that the server did not get to it.
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -107,7 +108,8 @@ async def send(
     except grpc.aio.AioRpcError as error:
         code = error.code()
         has_details = any(key == _DETAILS_KEY for key, _ in error.trailing_metadata() or ())
-        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or "")
+        # gRPC itself refuses messages and headers that are too large.
+        too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and bool(_TOO_LARGE.search(error.details() or ""))
         ours = has_details or too_large or code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
         if code in _FORBIDDEN or not ours:
             raise Found(f"{method} {payload[:2000]!r} ({len(payload)} bytes): {code.name}: {error.details()}") from None

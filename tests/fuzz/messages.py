@@ -23,23 +23,53 @@ from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, trial_pb2
 SERVICE: ServiceDescriptor = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"]
 PROJECT = "projects/fuzz"
 
-_DOUBLES = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-3, 5e-324, 2.2e-308, 1e300, 1.8e308, -1.8e308, float("inf"), float("-inf"), float("nan"))
+_DOUBLES = (
+    *(0.0, -0.0, 1.0, -1.0, 0.5, 1e-3, 5e-324, 2.2e-308, 1e300, 1.8e308, -1.8e308),
+    *(float("inf"), float("-inf"), float("nan")),
+)
 _INT32 = (0, 1, -1, 2, 3, 100, 1000, 1001, 2**31 - 1, -(2**31))
 _INT64 = (*_INT32, 2**31, 2**53 + 1, 2**63 - 1, -(2**63))
 _TEXTS = (
-    *("", "a", "x0", "x1", "loss", "act", "b", "relu", "_", "-", ".", "..", "/", "%00", "\x00", "\x1f", "\n", "\u202e", "\ufeff", "é", "☃", "😀"),
-    *("a" * 63, "a" * 64, "a" * 128, "a" * 129, "a" * 255, "a" * 256, "x" * 1024, "x" * 1025, "'; DROP TABLE trials; --", "{}", "[[1],2]"),
-    *("\ud7ff", "\ue000", "\U0010ffff", "nan", "1e999", "0x10", "true", "null", "labels", "notes", "description", "spec", "*", "study.name"),
-)  # fmt: skip
+    *("", "a", "x0", "x1", "loss", "act", "b", "relu", "labels", "notes", "description", "spec", "*", "study.name"),
+    *(
+        "_",
+        "-",
+        ".",
+        "..",
+        "/",
+        "%00",
+        "\x00",
+        "\x1f",
+        "\n",
+        "\u202e",
+        "\ufeff",
+        "é",
+        "☃",
+        "😀",
+        "\ud7ff",
+        "\ue000",
+        "\U0010ffff",
+    ),
+    *("a" * 63, "a" * 64, "a" * 128, "a" * 129, "a" * 255, "a" * 256, "x" * 1024, "x" * 1025),
+    *("'; DROP TABLE trials; --", "{}", "[[1],2]", "nan", "1e999", "0x10", "true", "null"),
+)
 _NAMES = (
-    *("", "/", "projects", "projects/", "projects//studies/a", "projects/-", "projects/-/studies/-", "projects/fuzz", "projects/fuzz/"),
-    *("projects/fuzz/studies", "projects/fuzz/studies/", "projects/fuzz/studies/none", "projects/fuzz/studies/none/trials/1"),
-    *("projects/fuzz/studies/s0/trials/0", "projects/fuzz/studies/s0/trials/-1", "projects/fuzz/studies/s0/trials/01"),
-    *("projects/fuzz/studies/s0/trials/99999999999999999999", "projects/fuzz/studies/s0/trials/9223372036854775807"),
-    *("projects/fuzz/studies/s0/trials/٣", "projects/fuzz/studies/s0/trials/1/", "projects/fuzz/studies/s0/trials/1e3", "projects/é/studies/s"),
-    *("//projects/fuzz", "projects/fuzz\x00", "projects/fuzz/studies/s0\n", "PROJECTS/fuzz/studies/s0", "projects/.hidden/studies/a"),
-    *("projects/" + "a" * 128 + "/studies/" + "b" * 128, "projects/" + "a" * 129, "projects/fuzz/studies/s0/trials/1/measurements/1"),
-)  # fmt: skip
+    *("", "/", "projects", "projects/", "projects//studies/a", "projects/-", "projects/-/studies/-"),
+    *(
+        "projects/fuzz",
+        "projects/fuzz/",
+        "projects/fuzz/studies",
+        "projects/fuzz/studies/",
+        "projects/fuzz/studies/none",
+    ),
+    *("projects/fuzz/studies/none/trials/1", "projects/fuzz/studies/s0/trials/0", "projects/fuzz/studies/s0/trials/-1"),
+    *("projects/fuzz/studies/s0/trials/01", "projects/fuzz/studies/s0/trials/99999999999999999999"),
+    *("projects/fuzz/studies/s0/trials/9223372036854775807", "projects/fuzz/studies/s0/trials/٣"),
+    *("projects/fuzz/studies/s0/trials/1/", "projects/fuzz/studies/s0/trials/1e3", "projects/é/studies/s"),
+    *("//projects/fuzz", "projects/fuzz\x00", "projects/fuzz/studies/s0\n", "PROJECTS/fuzz/studies/s0"),
+    *("projects/.hidden/studies/a", "projects/" + "a" * 128 + "/studies/" + "b" * 128, "projects/" + "a" * 129),
+    "projects/fuzz/studies/s0/trials/1/measurements/1",
+)
 _NAMING_FIELDS = frozenset({"name", "parent", "study"})
 # How deep random messages nest; broken bytes nest deeper.
 _DEPTH = 6
@@ -123,7 +153,9 @@ class Maker:
                     nested = self._tag(draw.randrange(1, 12), 2) + _varint(len(nested)) + nested
                 return payload + nested
             case 7:
-                return payload + self._tag(draw.randrange(1, 12), 3) * draw.choice((1, 50, 5000))  # groups that never end
+                return payload + self._tag(draw.randrange(1, 12), 3) * draw.choice(
+                    (1, 50, 5000)
+                )  # groups that never end
             case _:
                 return draw.randbytes(draw.choice((1, 5, 50, 500)))
 
@@ -174,6 +206,7 @@ class Maker:
 
     def _fill_map(self, message: Message, field: FieldDescriptor, depth: int) -> None:
         target = getattr(message, field.name)
+        assert field.message_type is not None
         value_field = field.message_type.fields_by_name["value"]
         for i in range(self._count()):
             key = self._text() if i < 3 else f"k{i}"
@@ -194,6 +227,7 @@ class Maker:
             case FieldDescriptor.CPPTYPE_BOOL:
                 return bool(draw.randrange(2))
             case FieldDescriptor.CPPTYPE_ENUM:
+                assert field.enum_type is not None
                 return draw.choice((*(value.number for value in field.enum_type.values), 99, -1, 2**31 - 1))
             case FieldDescriptor.CPPTYPE_STRING:
                 return self._name() if field.name in _NAMING_FIELDS else self._text()
@@ -336,12 +370,10 @@ _PLAUSIBLE: dict[str, Callable[[Maker], Message]] = {
     ),
     "StopStudy": lambda m: _pb.StopStudyRequest(name=m.study(), reason="enough"),
     "ResumeStudy": lambda m: _pb.ResumeStudyRequest(name=m.study()),
-    "DeleteStudy": lambda m: _pb.DeleteStudyRequest(name=m.study(), allow_missing=m.draws(True, False)),
+    "DeleteStudy": lambda m: _pb.DeleteStudyRequest(name=m.study(), allow_missing=m.draws(0, 1)),
     "WatchStudy": lambda m: _pb.WatchStudyRequest(name=m.study(), after_revision=m.draws(0, 1, 5)),
     "ExplainStudy": lambda m: _pb.ExplainStudyRequest(name=m.study(), points=m.draws(0, 2)),
-    "Ask": lambda m: _pb.AskRequest(
-        parent=m.study(), count=m.draws(0, 1, 3), worker="w", request_id=m.request_id()
-    ),
+    "Ask": lambda m: _pb.AskRequest(parent=m.study(), count=m.draws(0, 1, 3), worker="w", request_id=m.request_id()),
     "Tell": lambda m: _pb.TellRequest(
         name=m.trial(),
         request_id=m.request_id(),
@@ -365,4 +397,6 @@ _PLAUSIBLE: dict[str, Callable[[Maker], Message]] = {
         trial=trial_pb2.Trial(name=m.trial(), notes="n", labels={"k": "v"}), update_mask=m.mask("labels", "notes")
     ),
 }
-assert {method.name for method in SERVICE.methods} == set(_PLAUSIBLE), "a method of the contract has no plausible request"
+assert {method.name for method in SERVICE.methods} == set(_PLAUSIBLE), (
+    "a method of the contract has no plausible request"
+)

@@ -95,6 +95,18 @@ class Metrics:
         )
         self._live_studies = Gauge("asktell_live_studies", "Studies held in memory.", registry=registry)
         self._queue_depth = Gauge("asktell_queue_depth", "Asks that wait for a suggestion.", registry=registry)
+        self._queue_length = Gauge(
+            "asktell_queue_length",
+            "Calls inside each bounded queue: waiting_asks, waiting_explanations, waiting_writes, watches.",
+            ["queue"],
+            registry=registry,
+        )
+        self._refused = Counter(
+            "asktell_refused_total",
+            "Calls refused for a full queue (its name; scope study, project or server) or a limit (quota; its name).",
+            ["cause", "scope"],
+            registry=registry,
+        )
         self._streams = Gauge("asktell_watch_streams", "Open WatchStudy streams.", registry=registry)
         self._rpc_children: dict[tuple[str, str], Histogram] = {}
 
@@ -160,6 +172,14 @@ class Metrics:
     def waiting_asks(self, count: int) -> None:
         """So many asks wait for a suggestion."""
         self._queue_depth.set(count)
+
+    def queue_length(self, queue: str, length: int) -> None:
+        """So many are inside a queue."""
+        self._queue_length.labels(queue).set(length)
+
+    def refused(self, cause: str, scope: str) -> None:
+        """A call was refused: by a queue's name and the scope of its bound, or by "quota" and the limit's name."""
+        self._refused.labels(cause, scope).inc()
 
     def watching(self, change: int) -> None:
         """A watch stream was opened (1) or closed (-1)."""

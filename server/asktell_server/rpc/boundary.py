@@ -18,7 +18,7 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
 from asktell_server.domain.access import Principal
-from asktell_server.domain.errors import AskTellError, PermissionDenied, Unauthenticated
+from asktell_server.domain.errors import AskTellError, PermissionDenied, QuotaExceeded, Unauthenticated
 from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.metrics import Metrics
 from asktell_server.rpc.access import NEEDS, Gate
@@ -123,6 +123,8 @@ class Boundary:
             status = to_status(error)
             if isinstance(error, (Unauthenticated, PermissionDenied)):
                 self._metrics.denied(error.reason)
+            if isinstance(error, QuotaExceeded):
+                self._metrics.refused("quota", error.metadata["limit"])
             self._log.info(
                 "call refused",
                 method=name,

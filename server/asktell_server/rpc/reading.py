@@ -18,7 +18,6 @@ from google.protobuf.message import DecodeError
 from asktell_server.domain.errors import InvalidArgument, Violation
 from asktell_server.rpc.status import to_status
 
-
 Method = Callable[[Any, Any], Any]
 
 

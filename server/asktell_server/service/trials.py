@@ -44,6 +44,7 @@ from asktell_server.service import paging, requests
 from asktell_server.service.asking import MAX_WORKER
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up
+from asktell_server.service.limits import Limits, flag
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -53,7 +54,6 @@ MAX_NEW_TRIALS = 1000
 MAX_FULL_PAGE = 50
 # Pareto fronts that are kept.
 MAX_FRONTS = 16
-MAX_INTERMEDIATE = 100_000
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ def update_violations(paths: Collection[str], labels: Mapping[str, str], notes: 
 class Trials:
     """Use cases on trials."""
 
-    def __init__(self, storage: Storage, commits: Commits, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, storage: Storage, commits: Commits, clock: Clock, metrics: Metrics, limits: Limits) -> None:
         self._storage = storage
+        self._limits = limits
         self._commits = commits
         self._clock = clock
         self._metrics = metrics
@@ -184,7 +185,7 @@ class Trials:
             requests.remember(tx, study.id, scope, request_id, body, {}, now)
             return Change((told, study, True), study, changed)
 
-        trial, study, new = await self._commits.run(work)
+        trial, study, new = await self._commits.run(name.parent, work)
         if new:
             self._metrics.told(result.state.value)
         return trial, study.state
@@ -212,10 +213,11 @@ class Trials:
             now = self._clock()
             revision = study.revision + 1
             if known is None:
+                self._limits.check_measurements(self._measured(tx, study, trial, step), name)
                 tx.insert_measurement(study.id, trial.number, measurement, revision)
             return self._renew(tx, study, trial, now, revision)
 
-        advice = await self._commits.run(work)
+        advice = await self._commits.run(name.parent, work)
         self._metrics.reported()
         return advice
 
@@ -236,7 +238,7 @@ class Trials:
                 raise self._not_running(name, trial, [TrialState.RUNNING])
             return self._renew(tx, study, trial, self._clock(), study.revision + 1)
 
-        return await self._commits.run(work)
+        return await self._commits.run(name.parent, work)
 
     async def create(
         self, name: StudyName, new: Sequence[NewTrial], request_id: str, violations: Sequence[Violation] = ()
@@ -256,7 +258,7 @@ class Trials:
         def work(tx: Transaction) -> Change[list[Trial]]:
             study = require(tx.lock_study(name.project, name.study), name)
             if wrong:
-                raise InvalidArgument(wrong + _unless_named(_built(study, new, self._clock())[1], wrong))
+                raise InvalidArgument(wrong + _unless_named(_built(study, new, self._clock(), self._limits)[1], wrong))
             stored = requests.recall(tx, scope, request_id, body)
             if stored is not None:
                 first, count = stored.response["first"], stored.response["count"]
@@ -264,9 +266,11 @@ class Trials:
                 assert isinstance(count, int)
                 return Change(_brief(tx.trials_by_number(study.id, range(first, first + count))))
             now = self._clock()
-            trials, found = _built(study, new, now)
+            trials, found = _built(study, new, now, self._limits)
             if found:
                 raise InvalidArgument(found)
+            waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+            self._limits.check_new_trials(study, name, waiting=waiting, finished=len(trials) - waiting)
             counts = dict(study.counts)
             for trial in trials:
                 counts[trial.state] = counts.get(trial.state, 0) + 1
@@ -284,7 +288,7 @@ class Trials:
             requests.remember(tx, study.id, scope, request_id, body, response, now)
             return Change(_brief(trials), changed, trials)
 
-        return await self._commits.run(work)
+        return await self._commits.run(name, work)
 
     async def get(self, name: TrialName) -> Trial:
         """The trial with all its measurements."""
@@ -365,7 +369,15 @@ class Trials:
             tx.update_study(study)
             return Change(trial, study, [trial])
 
-        return await self._commits.run(work)
+        return await self._commits.run(name.parent, work)
+
+    def _measured(self, tx: Transaction, study: Study, trial: Trial, step: int) -> int:
+        """How many measurements the trial has; 0 where their steps alone say that there is room."""
+        last = tx.last_measurement(study.id, trial.number)
+        highest = max(step, last.step or 0) if last is not None else step
+        if highest < self._limits.measurements_per_trial:  # steps are unique and at least 0
+            return 0
+        return tx.count_measurements(study.id, trial.number)
 
     @staticmethod
     def _lock(tx: Transaction, name: TrialName) -> tuple[Study, Trial]:
@@ -455,14 +467,14 @@ def _unless_named(found: Sequence[Violation], before: Sequence[Violation]) -> li
     return [violation for violation in found if violation.field not in named]
 
 
-def _built(study: Study, new: Sequence[NewTrial], now: datetime) -> tuple[list[Trial], list[Violation]]:
+def _built(study: Study, new: Sequence[NewTrial], now: datetime, limits: Limits) -> tuple[list[Trial], list[Violation]]:
     """The trials to insert, and everything that is wrong with any of them."""
     violations: list[Violation] = []
     trials = []
     revision = study.revision + 1
     for i, asked in enumerate(new):
         point, wrong = study.spec.space.checked(asked.parameters)
-        wrong += _new_trial_violations(study, asked)
+        wrong += _new_trial_violations(study, asked, limits)
         violations += [violation.under(f"trials[{i}]") for violation in wrong]
         finished = asked.state in RESULT_STATES
         trials.append(
@@ -485,7 +497,7 @@ def _built(study: Study, new: Sequence[NewTrial], now: datetime) -> tuple[list[T
     return trials, violations
 
 
-def _new_trial_violations(study: Study, asked: NewTrial) -> list[Violation]:
+def _new_trial_violations(study: Study, asked: NewTrial, limits: Limits) -> list[Violation]:
     found = list(text_violations("state_reason", asked.reason, MAX_REASON))
     found += text_violations("notes", asked.notes, MAX_TEXT)
     found += text_violations("worker", asked.worker, MAX_WORKER)
@@ -506,8 +518,10 @@ def _new_trial_violations(study: Study, asked: NewTrial) -> list[Violation]:
             found.append(Violation("measurement", f"does not go with state {asked.state.value}"))
     if asked.intermediate and asked.state is TrialState.WAITING:
         found.append(Violation("intermediate_measurements", "do not go with a trial to be tried"))
-    if len(asked.intermediate) > MAX_INTERMEDIATE:
-        found.append(Violation("intermediate_measurements", f"must be at most {MAX_INTERMEDIATE}"))
+    most = limits.measurements_per_trial
+    if len(asked.intermediate) > most:
+        setting = flag("measurements_per_trial")
+        found.append(Violation("intermediate_measurements", f"must be at most {most} (the server's {setting})"))
         return found
     steps: set[int] = set()
     for j, each in enumerate(asked.intermediate):

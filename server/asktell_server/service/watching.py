@@ -10,6 +10,7 @@ from asktell.names import StudyName
 from asktell_server.domain.errors import Draining, InvalidArgument, RevisionInFuture, StudyNotFound, Violation
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial
+from asktell_server.engine.admission import Queue
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service.commits import Bell
 from asktell_server.service.studies import require
@@ -38,7 +39,8 @@ def after_violations(after_revision: int) -> list[Violation]:
 class Watching:
     """The use case WatchStudy."""
 
-    def __init__(self, storage: Storage, bell: Bell, metrics: Metrics) -> None:
+    def __init__(self, storage: Storage, bell: Bell, metrics: Metrics, watches: Queue) -> None:
+        self._watches = watches
         self._storage = storage
         self._bell = bell
         self._metrics = metrics
@@ -55,6 +57,11 @@ class Watching:
                 "begin again with 0",
                 {"revision": str(study.revision)},
             )
+        with self._watches.entered(name.project, name.study):
+            async for seen in self._changes_of(name, study, after_revision):
+                yield seen
+
+    async def _changes_of(self, name: StudyName, study: Study, after_revision: int) -> AsyncIterator[Seen]:
         self._metrics.watching(1)
         changed = self._bell.listen(study.id)
         try:

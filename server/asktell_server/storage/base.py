@@ -50,6 +50,9 @@ class Snapshot(Protocol):
     ) -> list[Study]:
         """Studies by (project, name) after the pair `after`; of every project if None; in any state if `states` is empty."""
 
+    def count_studies(self, project: str | None, most: int) -> int:
+        """Number of studies of a project, or in all if None; counted up to `most`."""
+
     def trial(self, study_id: int, number: int, *, full: bool = True) -> Trial | None:
         """The trial, with its intermediate measurements by step if `full`, or None."""
 
@@ -78,6 +81,9 @@ class Snapshot(Protocol):
 
     def measurement_at(self, study_id: int, number: int, step: int) -> Measurement | None:
         """The intermediate measurement at a step, or None."""
+
+    def count_measurements(self, study_id: int, number: int) -> int:
+        """Number of intermediate measurements of a trial."""
 
     def expired_leases(self, now: datetime, limit: int) -> list[tuple[int, int]]:
         """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first."""

@@ -92,6 +92,11 @@ class Statements:
             )
         )
 
+        some = select(studies.c.id).limit(bindparam("most")).offset(_ZERO)
+        self.count_studies = self._text(select(func.count()).select_from(some.subquery()))
+        of_project = some.where(_is(studies.c.project))
+        self.count_studies_of_project = self._text(select(func.count()).select_from(of_project.subquery()))
+
         of_study = _is(trials.c.study_id)
         self.trial = self._text(select(*TRIAL_COLUMNS).where(of_study, _is(trials.c.number)))
         self.changed_trials = self._text(
@@ -118,6 +123,7 @@ class Statements:
             .where(_is(measurements.c.study_id), measurements.c.revision > bindparam("after"))
             .order_by(measurements.c.number, step)
         )
+        self.count_measurements = self._text(select(func.count()).select_from(measurements).where(of_trial))
         self.insert_measurement = self._text(insert(measurements).values(_all(measurements)))
 
         key = tuple_(requests.c.scope, requests.c.request_id)

@@ -103,6 +103,11 @@ class SqlTransaction:
         values |= {f"state{i}": state.name for i, state in enumerate(states)}
         return [codec.study_from_row(row) for row in self._all(statement, values)]
 
+    def count_studies(self, project: str | None, most: int) -> int:
+        """Number of studies of a project, or in all if None; counted up to `most`."""
+        statement = self._statements.count_studies if project is None else self._statements.count_studies_of_project
+        return int(self._one(statement, {"project": project, "most": most})[0])
+
     def trial_counts(self) -> Mapping[TrialState, int]:
         """Number of trials in each state over all studies."""
         return dict(zip(TrialState, self._one(self._statements.trial_counts, {}), strict=True))
@@ -212,6 +217,10 @@ class SqlTransaction:
     def _measurement(self, statement: str, values: Mapping[str, Any]) -> Measurement | None:
         row = self._one(statement, values)
         return None if row is None else codec.measurement_from_text(row[0])
+
+    def count_measurements(self, study_id: int, number: int) -> int:
+        """Number of intermediate measurements of a trial."""
+        return int(self._one(self._statements.count_measurements, {"study_id": study_id, "number": number})[0])
 
     def insert_measurement(self, study_id: int, number: int, measurement: Measurement, revision: int) -> None:
         """Adds an intermediate measurement; its step is set and new."""
