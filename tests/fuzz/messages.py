@@ -175,6 +175,8 @@ class Maker:
 
     def _disturb(self, message: Message, depth: int = 0) -> None:
         """Draws one field anew, here or in a message below."""
+        if not message.DESCRIPTOR.fields:
+            return
         field = self._draw.choice(message.DESCRIPTOR.fields)
         below: list[Message] = []
         if field.message_type is not None and not _is_map(field):

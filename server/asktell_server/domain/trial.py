@@ -103,6 +103,7 @@ class Suggestion:
 class Trial:
     """One trial as it stands at `revision` of its study.
 
+    `is_cut` says that there are more intermediate measurements, after the last one here.
     `finish_revision` is the revision at which it got its result and never changes: with `number` it orders the history
     that optimizers see, live and after a restart alike.
     """
@@ -114,6 +115,7 @@ class Trial:
     state_reason: str = ""
     measurement: Measurement | None = None
     intermediate: tuple[Measurement, ...] = ()
+    is_cut: bool = False
     worker: str = ""
     lease_expire_time: datetime | None = None
     attempt: int = 1

@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-import numpy as np
-
 from asktell.names import StudyName, TrialName
 from asktell_server.domain.errors import (
     InvalidArgument,
@@ -39,21 +37,18 @@ from asktell_server.domain.trial import (
     may,
 )
 from asktell_server.observe.metrics import Metrics
-from asktell_server.optimizers import pareto
 from asktell_server.service import paging, requests
 from asktell_server.service.asking import MAX_WORKER
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up
+from asktell_server.service.fronts import Fronts
 from asktell_server.service.limits import Limits, flag
+from asktell_server.service.reading import Budget, filled, fitting
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "notes")
 MAX_NEW_TRIALS = 1000
-# Trials with all their measurements that are read at once.
-MAX_FULL_PAGE = 50
-# Pareto fronts that are kept.
-MAX_FRONTS = 16
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ class Trials:
         self._commits = commits
         self._clock = clock
         self._metrics = metrics
-        self._fronts: dict[tuple[int, int], list[int]] = {}
+        self._fronts = Fronts()
 
     async def tell(self, name: TrialName, result: Result, request_id: str) -> tuple[Trial, StudyState]:
         """Ends a trial. The same result again succeeds and changes nothing."""
@@ -290,32 +285,33 @@ class Trials:
 
         return await self._commits.run(name, work)
 
-    async def get(self, name: TrialName) -> Trial:
-        """The trial with all its measurements."""
+    async def get(self, name: TrialName, after_step: int | None = None) -> Trial:
+        """The trial with its measurements after a step, as many as fit a reply."""
 
         def work(tx: Snapshot) -> Trial:
             study = require(tx.study(name.project, name.study), name.parent)
-            return _require_trial(tx.trial(study.id, name.number), name)
+            trial = _require_trial(tx.trial(study.id, name.number, full=False), name)
+            return filled(tx, study.id, trial, Budget(), after_step=-1 if after_step is None else after_step)
 
         return await self._storage.read(work)
 
     async def page(
         self, name: StudyName, states: Collection[TrialState], page_size: int, page_token: str, *, full: bool
     ) -> tuple[list[Trial], str]:
-        """Trials by number, and the token of the next page."""
+        """Trials by number, and the token of the next page; if `full`, as many as fit a reply with their measurements."""
         size = paging.page_size(page_size)
-        if full:
-            size = min(size, MAX_FULL_PAGE)
         query = ("ListTrials", str(name), sorted(state.name for state in states), full)
         at = paging.position(page_token, (int,), *query)
 
-        def work(tx: Snapshot) -> list[Trial]:
+        def work(tx: Snapshot) -> tuple[list[Trial], bool]:
             study = require(tx.study(name.project, name.study), name)
             after = int(at[0]) if at else 0
-            return tx.trials(study.id, states=states, after_number=after, limit=size + 1, full=full)
+            found = tx.trials(study.id, states=states, after_number=after, limit=size + 1)
+            page = list(fitting(tx, study.id, found[:size])) if full else found[:size]
+            return page, len(page) < len(found)
 
-        found = await self._storage.read(work)
-        return found[:size], paging.token((found[size - 1].number,), *query) if len(found) > size else ""
+        page, more = await self._storage.read(work)
+        return page, paging.token((page[-1].number,), *query) if more else ""
 
     def token_after(self, name: StudyName, states: Collection[TrialState], number: int, *, full: bool) -> str:
         """The token of a `page` that begins after a trial, for a front door that sends fewer."""
@@ -327,26 +323,20 @@ class Trials:
         query = ("ListBestTrials", str(name))
         at = paging.position(page_token, (int,), *query)
 
-        def work(tx: Snapshot) -> list[Trial]:
+        def work(tx: Snapshot) -> tuple[list[Trial], bool]:
             study = require(tx.study(name.project, name.study), name)
             if len(study.spec.objectives) == 1:
-                numbers = [] if study.best_number is None else [study.best_number]
+                numbers: Sequence[int] = [] if study.best_number is None else [study.best_number]
             else:
-                numbers = self._front(tx, study)
+                numbers = self._fronts.of(tx, study)
             after = int(at[0]) if at else 0
-            return tx.trials_by_number(study.id, [n for n in numbers if n > after][: size + 1])
+            left = [n for n in numbers if n > after]
+            brief = (tx.trial(study.id, number, full=False) for number in left[:size])
+            page = list(fitting(tx, study.id, (trial for trial in brief if trial is not None)))
+            return page, bool(page) and page[-1].number != left[-1]
 
-        found = await self._storage.read(work)
-        return found[:size], paging.token((found[size - 1].number,), *query) if len(found) > size else ""
-
-    def _front(self, tx: Snapshot, study: Study) -> list[int]:
-        """The Pareto front's trial numbers; kept, since each page of a listing needs all of them."""
-        key = (study.id, study.revision)
-        known = self._fronts.get(key)
-        if known is None:
-            known = _pareto_front(study, tx.trials(study.id, states=[TrialState.SUCCEEDED], limit=10**9))
-            self._fronts = {**dict(list(self._fronts.items())[-(MAX_FRONTS - 1) :]), key: known}
-        return known
+        page, more = await self._storage.read(work)
+        return page, paging.token((page[-1].number,), *query) if more else ""
 
     async def update(self, name: TrialName, paths: Collection[str], labels: Mapping[str, str], notes: str) -> Trial:
         """Changes what `paths` name: labels, notes."""
@@ -449,16 +439,6 @@ def _with_results(study: Study, finished: Sequence[Trial], given_up: int = 0) ->
         if trial.state is TrialState.SUCCEEDED and trial.measurement is not None:
             study = study.with_result(trial.number, trial.measurement)
     return study.completed_if_done(given_up)
-
-
-def _pareto_front(study: Study, trials: Sequence[Trial]) -> list[int]:
-    measured = [
-        (trial.number, trial.measurement.metrics)
-        for trial in trials
-        if trial.measurement is not None and study.spec.is_feasible(trial.measurement)
-    ]
-    values = np.array([[o.sign * metrics[o.metric] for o in study.spec.objectives] for _, metrics in measured])
-    return [measured[i][0] for i in pareto.front(values)]
 
 
 def _unless_named(found: Sequence[Violation], before: Sequence[Violation]) -> list[Violation]:

@@ -73,6 +73,14 @@ class Snapshot(Protocol):
     def changed_trials(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number; of their intermediate measurements only those added after it."""
 
+    def count_changes(self, study_id: int, after_revision: int, most: int) -> int:
+        """Number of trials and of intermediate measurements that changed after a revision, each counted up to `most`."""
+
+    def measurements(
+        self, study_id: int, number: int, *, after_step: int, after_revision: int, until_revision: int, limit: int
+    ) -> list[Measurement]:
+        """Intermediate measurements of a trial by step, after a step, that were added after one revision and until another."""
+
     def history(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number, without intermediate measurements."""
 

@@ -167,6 +167,14 @@ class SqlTransaction:
             rows = sorted([*rows, *self._rows_by_number(study_id, only_measured)])
         return [codec.trial_from_row(row, tuple(added.get(row[0], ()))) for row in rows]
 
+    def count_changes(self, study_id: int, after_revision: int, most: int) -> int:
+        """Number of trials and of intermediate measurements that changed after a revision, each counted up to `most`."""
+        values = {"study_id": study_id, "after": after_revision, "most": most}
+        return sum(
+            int(self._one(statement, values)[0])
+            for statement in (self._statements.count_changed_trials, self._statements.count_changed_measurements)
+        )
+
     def history(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number, without intermediate measurements."""
         values = {"study_id": study_id, "after": after_revision}
@@ -217,6 +225,21 @@ class SqlTransaction:
     def _measurement(self, statement: str, values: Mapping[str, Any]) -> Measurement | None:
         row = self._one(statement, values)
         return None if row is None else codec.measurement_from_text(row[0])
+
+    def measurements(
+        self, study_id: int, number: int, *, after_step: int, after_revision: int, until_revision: int, limit: int
+    ) -> list[Measurement]:
+        """Intermediate measurements of a trial by step, after a step, that were added after one revision and until another."""
+        values = {
+            "study_id": study_id,
+            "number": number,
+            "after_step": after_step,
+            "after": after_revision,
+            "until": until_revision,
+            "count": limit,
+        }
+        rows = self._all(self._statements.measurements_after, values)
+        return [codec.measurement_from_text(text) for (text,) in rows]
 
     def count_measurements(self, study_id: int, number: int) -> int:
         """Number of intermediate measurements of a trial."""
