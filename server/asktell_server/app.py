@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from asktell.v1 import study_service_pb2, study_service_pb2_grpc
-from asktell_server.domain.study import Study
+from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import Trial
 from asktell_server.engine.admission import Admission, AdmissionConfig
 from asktell_server.engine.host import EngineHost, HostConfig
@@ -44,8 +44,8 @@ from asktell_server.service.authentication import Authenticator, StoredTokens
 from asktell_server.service.commits import Bell, Commits
 from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
-from asktell_server.service.oidc import OidcConfig, OidcTokens
 from asktell_server.service.limits import Limits
+from asktell_server.service.oidc import OidcConfig, OidcTokens
 from asktell_server.service.studies import Studies
 from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
@@ -59,6 +59,8 @@ _DESCRIPTOR = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"]
 SERVICE = _DESCRIPTOR.full_name
 LIVENESS, READINESS = "liveness", "readiness"
 _WHEN_READY = ("", READINESS, SERVICE)
+# Studies among which the start looks for one with a model.
+_LOOKED_AT = 50
 
 
 class CannotListen(Exception):
@@ -153,9 +155,13 @@ class App:
     async def start(self) -> None:
         """Serves from when it returns. Raises StorageUnavailable, CannotListen."""
         await self.storage.start()
+        # What takes longest before the first ask for a model is answered is to load one: begin at once.
+        active = [StudyState.ACTIVE]
+        self.host.warm_up(await self.storage.read(lambda tx: tx.studies(None, active, None, _LOOKED_AT)))
         try:
             await self._listen()
         except BaseException:
+            await self.host.stop()
             await self.storage.stop()
             raise
         self._background = asyncio.create_task(self._make_housekeeping().run())

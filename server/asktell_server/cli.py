@@ -30,8 +30,8 @@ from asktell_server.engine.host import HostConfig
 from asktell_server.engine.pool import PoolConfig
 from asktell_server.observe import logs
 from asktell_server.service.asking import AskConfig
-from asktell_server.service.oidc import BadConfig, OidcConfig
 from asktell_server.service.limits import Limits
+from asktell_server.service.oidc import BadConfig, OidcConfig
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -187,6 +187,13 @@ def _limit_options(command: F) -> F:
     help="Studies held in memory.",
 )
 @click.option(
+    "--live-trials",
+    type=click.IntRange(1),
+    default=_DEFAULT.host.live_trials,
+    show_envvar=True,
+    help="Trials of the studies held in memory, together.",
+)
+@click.option(
     "--look-ahead/--no-look-ahead",
     default=_DEFAULT.host.look_ahead,
     show_envvar=True,
@@ -254,6 +261,7 @@ def main(**options: Any) -> None:
                 studies_per_worker=options["studies_per_worker"],
             ),
             live_studies=options["live_studies"],
+            live_trials=options["live_trials"],
             look_ahead=options["look_ahead"],
             max_lag=options["max_lag"],
         ),

@@ -629,3 +629,24 @@ async def test_sources_are_loaded_once_and_go_with_the_study_wherever_it_goes() 
     assert image.optimizer.sources == again.optimizer.sources == ledger.sources
     assert [request.sources for request in bench.pool.requests if request.study_id == 1] == [ledger.sources] * 3
     assert (loads, ledger.source_loads, other.source_loads) == (1, 2, 0)
+
+
+async def test_memory_is_bounded_by_the_trials_of_all_studies_together() -> None:
+    """The study used least recently goes, never the one at hand; what was evicted is read again, all of it."""
+    ledgers = [Ledger(study_id=i) for i in (1, 2, 3)]
+    for ledger in ledgers:
+        ledger.import_(*(i / 10 for i in range(4)))
+    bench = Bench(*ledgers, config=HostConfig(look_ahead=False, live_trials=9))
+
+    for ledger in ledgers:
+        await bench.host.image(ledger.study)
+    held = bench.metric("asktell_live_studies"), bench.metric("asktell_live_trials")
+    bench.applied(ledgers[2].import_(*(i / 20 for i in range(1, 20, 2))))
+    grown = bench.metric("asktell_live_studies"), bench.metric("asktell_live_trials")
+    again = await bench.host.image(ledgers[0].study)
+    bench.host.forget(1)
+
+    assert held == (2, 8)
+    assert grown == (1, 14)
+    assert len(again.observations) == 4
+    assert bench.metric("asktell_live_trials") == 0

@@ -26,6 +26,7 @@ FAMILIES = {
     "asktell_commit_duration_seconds": "histogram",
     "asktell_commit_batch_size": "histogram",
     "asktell_live_studies": "gauge",
+    "asktell_live_trials": "gauge",
     "asktell_queue_depth": "gauge",
     "asktell_queue_length": "gauge",
     "asktell_refused": "counter",
@@ -48,6 +49,7 @@ def everything(metrics: Metrics) -> None:
     metrics.worker_restarted()
     metrics.committed(0.0625, 7)
     metrics.live_studies(11)
+    metrics.live_trials(12)
     metrics.waiting_asks(13)
     metrics.queue_length("waiting_writes", 17)
     metrics.refused("waiting_writes", "project")
@@ -94,6 +96,7 @@ def test_every_family_has_its_documented_name_type_and_help(registry: CollectorR
         ("asktell_commit_duration_seconds_sum", {}, 0.0625),
         ("asktell_commit_batch_size_sum", {}, 7),
         ("asktell_live_studies", {}, 11),
+        ("asktell_live_trials", {}, 12),
         ("asktell_queue_depth", {}, 13),
         ("asktell_queue_length", {"queue": "waiting_writes"}, 17),
         ("asktell_refused_total", {"cause": "waiting_writes", "scope": "project"}, 1),

@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -47,13 +47,15 @@ SourceLoader = Callable[[Study], Awaitable[Sequence[SourceStudy]]]
 class HostConfig:
     """Engine host.
 
-    `live_studies`: studies held in memory; the one used least recently goes first. `look_ahead`: make the next suggestion
+    `live_studies`: studies held in memory, `live_trials`: trials of all of them together; the study used least recently goes first,
+    and is read again when it is asked for. `look_ahead`: make the next suggestion
     before it is asked for, `look_ahead_delay_s` after what gave cause for it, so that the reply goes out first. `max_lag`:
     results that a held suggestion may not have seen yet.
     """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     live_studies: int = 1000
+    live_trials: int = 300_000
     look_ahead: bool = True
     look_ahead_delay_s: float = 0.01
     max_lag: int = 0
@@ -81,9 +83,17 @@ class EngineHost:
         self._pool = WorkerPool(config.pool, metrics)
         self._studies: OrderedDict[int, HostedStudy] = OrderedDict()
         self._ids: dict[tuple[str, str], int] = {}
+        self._live_trials = 0
         self._loading: dict[int, asyncio.Task[HostedStudy]] = {}
         admission = admission or Admission(AdmissionConfig(), metrics)
         self._asks, self._explanations = admission.waiting_asks, admission.waiting_explanations
+
+    def warm_up(self, studies: Iterable[Study]) -> None:
+        """Gets the compute processes ready if one of these studies, which were there at the start, has a model."""
+        for study in studies:
+            if create_optimizer(study.spec).uses_results:
+                self._pool.warm_up_all(study.spec)
+                return
 
     async def stop(self) -> None:
         """Ends the compute processes."""
@@ -210,16 +220,36 @@ class EngineHost:
         """Takes over a commit of this server."""
         hosted = self._studies.get(study.id)
         if hosted is not None:
-            hosted.applied(study, trials)
+            with self._growing(hosted):
+                hosted.applied(study, trials)
             self._look_ahead_soon(hosted)
 
     def forget(self, study_id: int) -> None:
         """Drops a study that was deleted."""
         self._drop(self._studies.pop(study_id, None))
+
+    @contextmanager
+    def _growing(self, hosted: HostedStudy) -> Iterator[None]:
+        """Around what makes an image grow: afterwards studies go until no more is held than may be, but never this one."""
+        before = hosted.size
+        yield
+        if self._studies.get(hosted.study.id) is not hosted:
+            return  # evicted or deleted meanwhile
+        self._live_trials += hosted.size - before
+        self._studies.move_to_end(hosted.study.id)
+        config = self._config
+        while len(self._studies) > 1 and (
+            len(self._studies) > config.live_studies or self._live_trials > config.live_trials
+        ):
+            self._drop(self._studies.popitem(last=False)[1])
         self._metrics.live_studies(len(self._studies))
+        self._metrics.live_trials(self._live_trials)
 
     def _drop(self, hosted: HostedStudy | None) -> None:
         if hosted is not None:
+            self._live_trials -= hosted.size
+            self._metrics.live_studies(len(self._studies))
+            self._metrics.live_trials(self._live_trials)
             key = (hosted.study.project, hosted.study.name)
             if self._ids.get(key) == hosted.study.id:
                 del self._ids[key]
@@ -234,15 +264,13 @@ class EngineHost:
             self._ids[study.project, study.name] = study.id
             if hosted.optimizer.uses_results:
                 self._pool.warm_up(study.id, study.spec, study.project)
-            while len(self._studies) > self._config.live_studies:
-                self._drop(self._studies.popitem(last=False)[1])
-            self._metrics.live_studies(len(self._studies))
         while hosted.stale:
             changes = await self._load(study.id, hosted.applied_revision)
             if changes is None:
                 self.forget(study.id)
                 raise StudyNotFound(f"projects/{study.project}/studies/{study.name}")
-            hosted.caught_up(*changes)
+            with self._growing(hosted):
+                hosted.caught_up(*changes)
         self._metrics.ask_phase("catch_up", time.perf_counter() - started)
         self._look_ahead_soon(hosted)
         return hosted

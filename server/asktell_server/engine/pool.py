@@ -254,6 +254,11 @@ class WorkerPool:
         if self._worker(study_id).queue.is_empty(_Lane.WARM_UP):
             _awaitable(self._put(study_id, spec, (), (), 0, _Lane.WARM_UP, project=project))
 
+    def warm_up_all(self, spec: StudySpec) -> None:
+        """Starts every compute process, and lets it load what studies with this spec will need. Returns at once."""
+        for study_id in range(len(self._workers)):
+            self.warm_up(study_id, spec)
+
     def _worker(self, study_id: int) -> _Worker:
         return self._workers[study_id % len(self._workers)]
 

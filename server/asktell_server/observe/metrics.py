@@ -94,6 +94,7 @@ class Metrics:
             "asktell_commit_batch_size", "Writes that shared one commit.", registry=registry, buckets=BATCH_BUCKETS
         )
         self._live_studies = Gauge("asktell_live_studies", "Studies held in memory.", registry=registry)
+        self._live_trials = Gauge("asktell_live_trials", "Trials of the studies held in memory.", registry=registry)
         self._queue_depth = Gauge("asktell_queue_depth", "Asks that wait for a suggestion.", registry=registry)
         self._queue_length = Gauge(
             "asktell_queue_length",
@@ -168,6 +169,10 @@ class Metrics:
     def live_studies(self, count: int) -> None:
         """So many studies are held in memory."""
         self._live_studies.set(count)
+
+    def live_trials(self, count: int) -> None:
+        """So many trials are held in memory."""
+        self._live_trials.set(count)
 
     def waiting_asks(self, count: int) -> None:
         """So many asks wait for a suggestion."""
