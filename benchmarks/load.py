@@ -47,7 +47,11 @@ def p(quantile: float, found: list[float]) -> float:
 
 
 async def tells_beside_heavy_asks(
-    load: Load, tell: Callable[[trial_pb2.Trial], study_service_pb2.TellRequest], rounds: int, count: int
+    load: Load,
+    address: Address,
+    tell: Callable[[trial_pb2.Trial], study_service_pb2.TellRequest],
+    rounds: int,
+    count: int,
 ) -> None:
     """Tells of one study, one after the other, while nobody else calls, and while 16 studies ask the GP as fast as they can."""
     light = await load.create("light", "random")
@@ -85,7 +89,7 @@ async def tells_beside_heavy_asks(
     asking.clear()
     ratios, halves, quiets, busies = [], [], [], []
     for _ in range(rounds):
-        await asyncio.sleep(3.0)  # what was begun ends
+        await _idle(address)
         quiet = await tells()
         asking.set()
         await asyncio.sleep(1.0)
@@ -109,6 +113,16 @@ async def tells_beside_heavy_asks(
     print(
         f"  ratio of p99        {statistics.median(ratios):8.2f}   (goal: at most 2)   rounds {[round(r, 2) for r in ratios]}"
     )
+
+
+async def _idle(address: Address) -> None:
+    """Waits, at most two minutes, until the compute processes have had nothing to do for three seconds."""
+    made, since, end = -1.0, time.monotonic(), time.monotonic() + 120
+    while time.monotonic() < min(since + 3, end):
+        now = address.counter('asktell_ask_phase_duration_seconds_count{phase="acquisition"}')
+        if now != made:
+            made, since = now, time.monotonic()
+        await asyncio.sleep(0.5)
 
 
 async def fill(database: Path, studies: int, trials: int, algorithm: str) -> None:

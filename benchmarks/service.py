@@ -358,7 +358,7 @@ async def main() -> None:
                 await latency_by_history(load, sizes, 3 if options.quick else 7)
             if options.only in (None, "tells"):
                 await tells_beside_heavy_asks(
-                    load, tell_request, 2 if options.quick else 5, 500 if options.quick else 2000
+                    load, address, tell_request, 2 if options.quick else 5, 500 if options.quick else 2000
                 )
             await load.close()
     with tempfile.TemporaryDirectory(prefix="asktell-bench-") as name, echo_server() as echo:

@@ -30,6 +30,9 @@ class TrialState(Enum):
     PRUNED = "PRUNED"
     EXPIRED = "EXPIRED"
 
+    # Members are singletons: their identity will do, and costs a fraction of Enum's own hash. Counts are kept by state.
+    __hash__ = object.__hash__
+
     @property
     def has_result(self) -> bool:
         """Whether a trial in this state taught something: it can change no more."""

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -69,7 +67,7 @@ class Queue:
         self._by_project: Counter[str] = Counter()
         self._by_study: Counter[tuple[str, str]] = Counter()
         self._stay_s = first_guess_s
-        metrics.queue_length(name, 0)
+        metrics.queue_length(name, self.__len__)
 
     def __len__(self) -> int:
         return self._inside
@@ -79,40 +77,57 @@ class Queue:
         """When it is worth coming back, in seconds from now."""
         return min(max(self._stay_s, LEAST_DELAY_S), LONGEST_DELAY_S)
 
-    @contextmanager
-    def entered(self, project: str, study: str) -> Iterator[None]:
-        """A place in the queue, for one study. Raises ServerBusy if there is none."""
-        self._check(project, study)
+    def entered(self, project: str, study: str) -> Place:
+        """A place in the queue for one study, to be used with `with`. Raises ServerBusy if there is none."""
+        of_project, of_study, limits = self._by_project[project], self._by_study[project, study], self._limits
+        if of_study >= limits.per_study:
+            raise self._full("study", f" of projects/{project}/studies/{study}", limits.per_study, of_study)
+        if of_project >= limits.per_project:
+            raise self._full("project", f" of projects/{project}", limits.per_project, of_project)
+        if self._inside >= limits.total:
+            raise self._full("server", "", limits.total, self._inside)
+        return Place(self, project, study)
+
+    def enter(self, project: str, study: str) -> None:
+        """Counts one more."""
         self._inside += 1
         self._by_project[project] += 1
         self._by_study[project, study] += 1
-        self._metrics.queue_length(self._name, self._inside)
-        entered = time.monotonic()
-        try:
-            yield
-        finally:
-            self._stay_s += _NEWEST * (time.monotonic() - entered - self._stay_s)
-            self._inside -= 1
-            _leave(self._by_project, project)
-            _leave(self._by_study, (project, study))
-            self._metrics.queue_length(self._name, self._inside)
 
-    def _check(self, project: str, study: str) -> None:
-        limits = self._limits
-        for inside, limit, whose, scope in (
-            (self._by_study[project, study], limits.per_study, f" of projects/{project}/studies/{study}", "study"),
-            (self._by_project[project], limits.per_project, f" of projects/{project}", "project"),
-            (self._inside, limits.total, "", "server"),
-        ):
-            if inside >= limit:
-                self._metrics.refused(self._name, scope)
-                suffix = "" if scope == "server" else f"-per-{scope}"
-                setting = f"--max-{self._name.replace('_', '-')}{suffix}"
-                raise ServerBusy(
-                    f"there are {inside} {self._what}{whose}, the limit set by {setting}; try again later",
-                    retry_delay_s=self.retry_delay_s,
-                    metadata={"queue": self._name, "scope": scope, "limit": str(limit)},
-                )
+    def leave(self, project: str, study: str, stay_s: float) -> None:
+        """Counts one less, who stayed so long."""
+        self._stay_s += _NEWEST * (stay_s - self._stay_s)
+        self._inside -= 1
+        _leave(self._by_project, project)
+        _leave(self._by_study, (project, study))
+
+    def _full(self, scope: str, whose: str, limit: int, inside: int) -> ServerBusy:
+        self._metrics.refused(self._name, scope)
+        suffix = "" if scope == "server" else f"-per-{scope}"
+        setting = f"--max-{self._name.replace('_', '-')}{suffix}"
+        return ServerBusy(
+            f"there are {inside} {self._what}{whose}, the limit set by {setting}; try again later",
+            retry_delay_s=self.retry_delay_s,
+            metadata={"queue": self._name, "scope": scope, "limit": str(limit)},
+        )
+
+
+class Place:
+    """A place in a queue, from `with` to its end. (As a generator it would cost a measurable part of a call.)"""
+
+    __slots__ = ("_entered_s", "_project", "_queue", "_study")
+
+    def __init__(self, queue: Queue, project: str, study: str) -> None:
+        self._queue = queue
+        self._project = project
+        self._study = study
+
+    def __enter__(self) -> None:
+        self._queue.enter(self._project, self._study)
+        self._entered_s = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._queue.leave(self._project, self._study, time.monotonic() - self._entered_s)
 
 
 def _leave(counts: Counter[K], key: K) -> None:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -84,6 +84,7 @@ class EngineHost:
         self._studies: OrderedDict[int, HostedStudy] = OrderedDict()
         self._ids: dict[tuple[str, str], int] = {}
         self._live_trials = 0
+        metrics.live_trials(lambda: self._live_trials)
         self._loading: dict[int, asyncio.Task[HostedStudy]] = {}
         admission = admission or Admission(AdmissionConfig(), metrics)
         self._asks, self._explanations = admission.waiting_asks, admission.waiting_explanations
@@ -220,36 +221,30 @@ class EngineHost:
         """Takes over a commit of this server."""
         hosted = self._studies.get(study.id)
         if hosted is not None:
-            with self._growing(hosted):
-                hosted.applied(study, trials)
+            before = hosted.size
+            hosted.applied(study, trials)
+            self._grew(hosted, before)
             self._look_ahead_soon(hosted)
 
     def forget(self, study_id: int) -> None:
         """Drops a study that was deleted."""
         self._drop(self._studies.pop(study_id, None))
 
-    @contextmanager
-    def _growing(self, hosted: HostedStudy) -> Iterator[None]:
-        """Around what makes an image grow: afterwards studies go until no more is held than may be, but never this one."""
-        before = hosted.size
-        yield
+    def _grew(self, hosted: HostedStudy, before: int) -> None:
+        """Called when an image has grown from a size: studies go until no more is held than may be, but never this one."""
         if self._studies.get(hosted.study.id) is not hosted:
             return  # evicted or deleted meanwhile
         self._live_trials += hosted.size - before
         self._studies.move_to_end(hosted.study.id)
-        config = self._config
         while len(self._studies) > 1 and (
-            len(self._studies) > config.live_studies or self._live_trials > config.live_trials
+            len(self._studies) > self._config.live_studies or self._live_trials > self._config.live_trials
         ):
             self._drop(self._studies.popitem(last=False)[1])
-        self._metrics.live_studies(len(self._studies))
-        self._metrics.live_trials(self._live_trials)
 
     def _drop(self, hosted: HostedStudy | None) -> None:
         if hosted is not None:
             self._live_trials -= hosted.size
             self._metrics.live_studies(len(self._studies))
-            self._metrics.live_trials(self._live_trials)
             key = (hosted.study.project, hosted.study.name)
             if self._ids.get(key) == hosted.study.id:
                 del self._ids[key]
@@ -262,6 +257,7 @@ class EngineHost:
             hosted = HostedStudy(study, create_optimizer(study.spec, sources), sources)
             self._studies[study.id] = hosted
             self._ids[study.project, study.name] = study.id
+            self._metrics.live_studies(len(self._studies))
             if hosted.optimizer.uses_results:
                 self._pool.warm_up(study.id, study.spec, study.project)
         while hosted.stale:
@@ -269,8 +265,9 @@ class EngineHost:
             if changes is None:
                 self.forget(study.id)
                 raise StudyNotFound(f"projects/{study.project}/studies/{study.name}")
-            with self._growing(hosted):
-                hosted.caught_up(*changes)
+            before = hosted.size
+            hosted.caught_up(*changes)
+            self._grew(hosted, before)
         self._metrics.ask_phase("catch_up", time.perf_counter() - started)
         self._look_ahead_soon(hosted)
         return hosted

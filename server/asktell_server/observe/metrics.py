@@ -6,7 +6,7 @@ study, worker or client, so the number of series does not grow with use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -170,17 +170,17 @@ class Metrics:
         """So many studies are held in memory."""
         self._live_studies.set(count)
 
-    def live_trials(self, count: int) -> None:
-        """So many trials are held in memory."""
-        self._live_trials.set(count)
+    def live_trials(self, count: Callable[[], float]) -> None:
+        """How to find out, at any time and from any thread, how many trials are held in memory."""
+        self._live_trials.set_function(count)
 
     def waiting_asks(self, count: int) -> None:
         """So many asks wait for a suggestion."""
         self._queue_depth.set(count)
 
-    def queue_length(self, queue: str, length: int) -> None:
-        """So many are inside a queue."""
-        self._queue_length.labels(queue).set(length)
+    def queue_length(self, queue: str, length: Callable[[], float]) -> None:
+        """How to find out, at any time and from any thread, how many are inside a queue."""
+        self._queue_length.labels(queue).set_function(length)
 
     def refused(self, cause: str, scope: str) -> None:
         """A call was refused: by a queue's name and the scope of its bound, or by "quota" and the limit's name."""
