@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from asktell.v1 import study_service_pb2_grpc
+from asktell_server.testing.postgresql import PostgresServer
 
 from .support import ServerProcess, serving, stub
+
+# A slow machine is no failure.
+settings.register_profile("asktell", deadline=None)
+settings.load_profile("asktell")
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +29,17 @@ def service(server: ServerProcess) -> Iterator[study_service_pb2_grpc.StudyServi
     """The bare gRPC stub of that server."""
     with stub(server.target) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for all tests that do not harm it."""
+    # Nothing here survives a power failure, and nothing here has to.
+    with PostgresServer("fsync=off", "max_connections=200") as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """A database of the test's own."""
+    return postgres.new_database()

@@ -16,12 +16,13 @@
     study.best_trial
 
 The server is that of `asktell.connect("host:port")`, else of the environment variable ASKTELL_TARGET, else
-localhost:50051; "local:study.db" runs one in this process's care. `asktell.aio` is the same for asyncio. Errors are a
-tree, drawn in `asktell.errors`.
+localhost:50051; "local:study.db" runs one in this process's care. TLS and tokens, and their variables, are told of in
+`asktell.access`. `asktell.aio` is the same for asyncio. Errors are a tree, drawn in `asktell.errors`.
 """
 
 from asktell import aio
 from asktell._status import CallFailed
+from asktell.access import Tls
 from asktell.algorithms import (
     Algorithm,
     Gp,
@@ -40,6 +41,7 @@ from asktell.errors import (
     AskTellError,
     Cancelled,
     ConcurrentUpdate,
+    CredentialsError,
     DeadlineExceeded,
     EtagMismatch,
     FailedPrecondition,
@@ -51,6 +53,7 @@ from asktell.errors import (
     NoModel,
     NotFound,
     OutOfRange,
+    PermissionDenied,
     QuotaExceeded,
     RequestIdReused,
     ResourceExhausted,
@@ -64,11 +67,14 @@ from asktell.errors import (
     StudyNotActive,
     StudyNotFound,
     StudySpecMismatch,
+    TlsFailed,
+    TokenExpired,
     TrialInfeasible,
     TrialLimitReached,
     TrialNotFound,
     TrialNotRunning,
     TrialPruned,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
@@ -107,6 +113,7 @@ __all__ = [
     "ConcurrentUpdate",
     "Condition",
     "Constraint",
+    "CredentialsError",
     "DeadlineExceeded",
     "Discrete",
     "EtagMismatch",
@@ -132,6 +139,7 @@ __all__ = [
     "OutOfRange",
     "Parameter",
     "ParameterValue",
+    "PermissionDenied",
     "Prediction",
     "Prior",
     "QuotaExceeded",
@@ -162,6 +170,9 @@ __all__ = [
     "StudySpecMismatch",
     "StudyState",
     "Suggestion",
+    "Tls",
+    "TlsFailed",
+    "TokenExpired",
     "TransferSource",
     "Transport",
     "Trial",
@@ -173,6 +184,7 @@ __all__ = [
     "TrialPruned",
     "TrialRecord",
     "TrialState",
+    "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "aio",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,12 @@ _POLL_S = 0.02
 _DRAIN_S = 10.0
 _TERMINATE_S = 5.0
 _LOG_LINES = 15
+
+
+def server_environment() -> dict[str, str]:
+    """The environment of a server of this process's own: without what tells a client, or another server, about TLS and tokens."""
+    others = ("ASKTELL_TLS", "ASKTELL_TOKEN", "ASKTELL_AUTH", "ASKTELL_OIDC", "ASKTELL_AUDIT_LOG")
+    return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 
 class LocalServer:
@@ -49,6 +56,7 @@ class LocalServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env=server_environment(),
                 start_new_session=True,  # a Ctrl-C is for this process, which then still has something to tell
             )
         try:

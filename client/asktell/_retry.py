@@ -8,7 +8,7 @@ budget is split into attempts:
     DEADLINE_EXCEEDED       likewise, while budget is left: the attempt's deadline was ours, not the caller's
     ABORTED                 likewise, when the reason is CONCURRENT_UPDATE
     RESOURCE_EXHAUSTED      likewise, plus the pause that the server asked for, when it did
-    anything else           final
+    anything else           final, and so is an UNAVAILABLE that is a failed TLS handshake
 
 Jitter: Brooker, "Exponential backoff and jitter", AWS Architecture Blog, 2015.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from asktell.errors import AskTellError, ConcurrentUpdate, DeadlineExceeded, ServerBusy, Unavailable
+from asktell.errors import AskTellError, ConcurrentUpdate, DeadlineExceeded, ServerBusy, TlsFailed, Unavailable
 
 _log = logging.getLogger("asktell")
 
@@ -77,6 +77,8 @@ class Attempts:
 
 
 def _passing(error: AskTellError) -> bool:
+    if isinstance(error, TlsFailed):
+        return False
     return isinstance(error, Unavailable | DeadlineExceeded | ConcurrentUpdate | ServerBusy) or (
         error.code == "RESOURCE_EXHAUSTED" and error.retry_delay is not None
     )

@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from asktell.errors import AskTellError, FieldViolation, error_class
+from asktell.errors import AskTellError, FieldViolation, TlsFailed, error_class
 
 _DETAILS_PREFIX = "type.googleapis.com/google.rpc."
 
@@ -46,8 +46,28 @@ class CallFailed(Exception):
         """The trailer `grpc-status-details-bin`; empty when there is none."""
 
 
+CANNOT_CONNECT = ("failed to connect to all addresses", "connections to all backends failing")
+"""How gRPC's texts begin when this client could not connect; a proxy that could not says it otherwise."""
+
+# What those texts go on with when a handshake failed, and what that means. The first that fits counts.
+_HANDSHAKE: Mapping[str, str] = {
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS here: connect without it, or start the server with --tls-cert and --tls-key",
+    "certificate has expired": "the server's certificate has expired",
+    "certificate is not yet valid": "the server's certificate is not valid yet; or is this machine's clock slow?",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not of an authority that this client trusts: name the right one with "
+    "Tls(ca=...) or ASKTELL_TLS_CA",
+    "Hostname Verification Check failed": "the server's certificate is for another host name than the target's",
+    "is not in peer certificate": "the server's certificate is for another host name than the target's",
+    "SSL_ERROR_SSL": "client and server do not agree on TLS",
+}
+
+
 def to_error(failure: CallFailed) -> AskTellError:
     """The error that the failure means, as typed as what came over the wire allows."""
+    if failure.code == "UNAVAILABLE" and failure.message.startswith(CANNOT_CONNECT):
+        for sign, meaning in _HANDSHAKE.items():
+            if sign in failure.message:
+                return TlsFailed(f"{meaning} ({failure.message})", code=failure.code)
     reason = ""
     metadata: dict[str, str] = {}
     violations: list[FieldViolation] = []

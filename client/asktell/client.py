@@ -18,6 +18,7 @@ from asktell._heartbeat import Heartbeats
 from asktell._retry import DEFAULT_BUDGET_S, Attempts
 from asktell._status import CallFailed, to_error
 from asktell._targets import LOCAL_PREFIX, resolve_study, resolve_target
+from asktell.access import StrPath, Tls, resolve_access
 from asktell.names import DEFAULT_PROJECT, ProjectName
 from asktell.records import StudyState
 from asktell.space import Space
@@ -29,7 +30,14 @@ R = TypeVar("R", bound=Message)
 
 
 def connect(
-    target: str | None = None, *, project: str = DEFAULT_PROJECT, timeout: Seconds = DEFAULT_BUDGET_S
+    target: str | None = None,
+    *,
+    project: str = DEFAULT_PROJECT,
+    timeout: Seconds = DEFAULT_BUDGET_S,
+    tls: Tls | bool | None = None,
+    token: str | None = None,
+    token_file: StrPath | None = None,
+    insecure: bool | None = None,
 ) -> Client:
     """A client of the server at `target`; a context manager, or call its `close`.
 
@@ -38,12 +46,21 @@ def connect(
         localhost:50051. A remote server is not contacted before the first call.
     project: the project of studies that are given without one.
     timeout: deadline budget of each call, retries included; long enough to outlast a restart of the server.
+    tls: True, or a `Tls` that names files; False: none. None: as ASKTELL_TLS, ASKTELL_TLS_CA, ASKTELL_TLS_CERT and
+        ASKTELL_TLS_KEY say, which True also uses; see `asktell.access`.
+    token, token_file: the bearer token that says who calls, or a file that holds it and is read anew for each call. Both
+        None: ASKTELL_TOKEN or ASKTELL_TOKEN_FILE, if set.
+    insecure: whether the token may go to another machine without TLS. None: as ASKTELL_INSECURE says.
 
-    Raises LocalServerError if a local server cannot be started.
+    A server of a "local:" target needs none of the last four and gets none of them.
+
+    Raises CredentialsError if files or token cannot be used or must not be sent so, LocalServerError if a local server
+    cannot be started.
     """
     target = resolve_target(target)
     if not target.startswith(LOCAL_PREFIX):
-        return Client(GrpcTransport(target), target=target, project=project, timeout=timeout)
+        access = resolve_access(target, tls, token, token_file, insecure=insecure)
+        return Client(GrpcTransport(target, access), target=target, project=project, timeout=timeout)
     from asktell import _local  # what starts processes is not needed by those who do not
 
     server = _local.acquire_local(target)

@@ -26,11 +26,16 @@
     │   └── QuotaExceeded          a study, project or server may hold no more: `metadata` has the limit and its setting
     ├── OutOfRange
     │   └── RevisionInFuture
+    ├── Unauthenticated            no token, or one that the server does not accept
+    │   └── TokenExpired
+    ├── PermissionDenied           the token does not allow it; the same whether the resource exists or not
     ├── Unimplemented              the study asks for something that this server cannot do: `violations` names it
     ├── Unavailable                the server could not be reached for as long as the deadline budget lasted
+    │   └── TlsFailed              client and server do not agree on TLS, or do not trust each other; not tried again
     ├── DeadlineExceeded           the server did not answer within the deadline budget
     ├── Cancelled                  the client was closed while the call ran
     ├── ServerError                a bug or a misconfiguration on the other side; `metadata["log_id"]` finds it in its log
+    ├── CredentialsError           files or a token that cannot be used, or must not be as things are: nothing was sent
     ├── LocalServerError           the server of a "local:" target could not be started
     └── ForkedAfterUse             the process was forked from one that had used gRPC, which does not survive that
 
@@ -194,12 +199,28 @@ class RevisionInFuture(OutOfRange):
     """A watch was asked to begin after a revision that the study has not reached."""
 
 
+class Unauthenticated(AskTellError):
+    """The server wants a token, or does not accept the one that was sent."""
+
+
+class TokenExpired(Unauthenticated):
+    """The token was good once."""
+
+
+class PermissionDenied(AskTellError):
+    """The token does not allow it. That is all that is said, whether the resource exists or not."""
+
+
 class Unimplemented(AskTellError):
     """The study asks for something that this server cannot do; `violations` names each field."""
 
 
 class Unavailable(AskTellError):
     """The server could not be reached, or was not ready, for as long as the deadline budget lasted."""
+
+
+class TlsFailed(Unavailable):
+    """Client and server do not agree on TLS, or do not trust each other's certificate: trying again would not help."""
 
 
 class DeadlineExceeded(AskTellError):
@@ -212,6 +233,10 @@ class Cancelled(AskTellError):
 
 class ServerError(AskTellError):
     """A bug or a misconfiguration on the other side."""
+
+
+class CredentialsError(AskTellError):
+    """Files of TLS or a token that cannot be used, or a token that would go out unencrypted. Nothing was sent."""
 
 
 class LocalServerError(AskTellError):
@@ -249,6 +274,7 @@ _BY_REASON: dict[str, type[AskTellError]] = {
     "SERVER_BUSY": ServerBusy,
     "QUOTA_EXCEEDED": QuotaExceeded,
     "REVISION_IN_FUTURE": RevisionInFuture,
+    "TOKEN_EXPIRED": TokenExpired,
 }
 
 _BY_CODE: dict[str, type[AskTellError]] = {
@@ -259,6 +285,8 @@ _BY_CODE: dict[str, type[AskTellError]] = {
     "ABORTED": Aborted,
     "RESOURCE_EXHAUSTED": ResourceExhausted,
     "OUT_OF_RANGE": OutOfRange,
+    "UNAUTHENTICATED": Unauthenticated,
+    "PERMISSION_DENIED": PermissionDenied,
     "UNIMPLEMENTED": Unimplemented,
     "UNAVAILABLE": Unavailable,
     "DEADLINE_EXCEEDED": DeadlineExceeded,

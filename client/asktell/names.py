@@ -21,6 +21,15 @@ _STUDY_RE = re.compile(rf"projects/({_ID})/studies/({_ID})")
 _TRIAL_RE = re.compile(rf"projects/({_ID})/studies/({_ID})/trials/({_NUMBER})")
 
 
+_OF_STUDY_RE = re.compile(rf"projects/{_ID}/studies/{_ID}(?=/|$)")
+
+
+def study_in(text: str) -> str | None:
+    """The name of the study that a resource name begins with; None if it begins with none."""
+    match = _OF_STUDY_RE.match(text)
+    return None if match is None else match[0]
+
+
 class InvalidName(ValueError):
     """A string that is not a resource name of the kind that was expected."""
 

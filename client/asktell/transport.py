@@ -8,6 +8,9 @@ conversion to Python live above it. Duties of an implementation:
 - `stream` yields responses as they come and raises `CallFailed` at the end of a broken stream; closing the iterator
   cancels the call;
 - after `close`, calls in flight fail with CANCELLED.
+
+Over gRPC each call about a study carries the study's name as the header `x-asktell-study`, so that a proxy can send all calls about it to
+the same of several servers, whose model of it is then warm. Nothing but speed depends on that.
 """
 
 from __future__ import annotations
@@ -24,10 +27,15 @@ from google.protobuf.message import Message
 
 from asktell._fork import renew_after_fork
 from asktell._status import CallFailed
+from asktell.access import Access, is_loopback
 from asktell.errors import ForkedAfterUse
+from asktell.names import study_in
 from asktell.v1.study_service_pb2_grpc import StudyServiceStub
 
+STUDY_HEADER = "x-asktell-study"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+PLAIN = Access()
+"""No TLS and no token."""
 
 
 class Transport(Protocol):
@@ -62,6 +70,22 @@ class AsyncTransport(Protocol):
         ...
 
 
+def headers(request: Any, access: Access = PLAIN) -> tuple[tuple[str, str], ...]:
+    """The caller's token, if there is one, and the study that a request is about, if it is about one."""
+    fields = request.DESCRIPTOR.fields_by_name
+    if "study_id" in fields:  # CreateStudy
+        name = f"{request.parent}/studies/{request.study_id}"
+    elif "parent" in fields:
+        name = request.parent
+    elif "name" in fields:
+        name = request.name
+    else:
+        name = (request.study if "study" in fields else request.trial).name
+    study = study_in(name)
+    mine = access.metadata()
+    return mine if study is None else (*mine, (STUDY_HEADER, study))
+
+
 def channel_options(target: str) -> list[tuple[str, int]]:
     """The channel's settings, each on purpose."""
     options = [
@@ -80,19 +104,27 @@ def channel_options(target: str) -> list[tuple[str, int]]:
         # Each client has connections of its own: what one closes or loses does not touch another.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    if target.startswith(("localhost:", "127.", "[::1]:")):
+    if is_loopback(target):
         options.append(
             ("grpc.enable_http_proxy", 0)
         )  # a proxy from the environment cannot reach this machine's loopback
     return options
 
 
-class GrpcTransport:
-    """A `Transport` over a gRPC channel without TLS."""
+def channel_credentials(access: Access) -> grpc.ChannelCredentials | None:
+    """What a secure channel is made with; None for one without TLS."""
+    if access.tls is None:
+        return None
+    return grpc.ssl_channel_credentials(access.tls.ca, access.tls.key, access.tls.cert)
 
-    def __init__(self, target: str) -> None:
+
+class GrpcTransport:
+    """A `Transport` over a gRPC channel."""
+
+    def __init__(self, target: str, access: Access = PLAIN) -> None:
         """`target`: "host:port", "unix:path" or another gRPC target. Nothing is connected before the first call."""
         self._target = target
+        self._access = access
         self._channel: grpc.Channel | None = None
         self._stub: StudyServiceStub | None = None
         self._closed = False
@@ -103,9 +135,10 @@ class GrpcTransport:
     def unary(self, method: str, request: Message, timeout_s: float) -> Message:
         """One attempt of the unary call `method`."""
         try:
-            return cast(Message, getattr(self._open(), method)(request, timeout=timeout_s))
+            call = getattr(self._open(), method)
+            return cast(Message, call(request, timeout=timeout_s, metadata=headers(request, self._access)))
         except grpc.RpcError as error:
-            raise _failed(error) from None
+            raise _failed(error, self._access) from None
         except ValueError:
             if not self._closed:
                 raise
@@ -113,11 +146,11 @@ class GrpcTransport:
 
     def stream(self, method: str, request: Message) -> Generator[Message, None, None]:
         """One attempt of a server-streaming call."""
-        call = getattr(self._open(), method)(request)
+        call = getattr(self._open(), method)(request, metadata=headers(request, self._access))
         try:
             yield from call
         except grpc.RpcError as error:
-            raise _failed(error) from None
+            raise _failed(error, self._access) from None
         finally:
             call.cancel()
 
@@ -139,17 +172,23 @@ class GrpcTransport:
                 raise _closed()
             if self._stub is None:
                 _check_fork()
-                self._channel = grpc.insecure_channel(self._target, options=channel_options(self._target))
+                options, credentials = channel_options(self._target), channel_credentials(self._access)
+                self._channel = (
+                    grpc.insecure_channel(self._target, options=options)
+                    if credentials is None
+                    else grpc.secure_channel(self._target, credentials, options=options)
+                )
                 self._stub = StudyServiceStub(self._channel)
             return self._stub
 
 
 class GrpcAsyncTransport:
-    """An `AsyncTransport` over a gRPC channel without TLS, bound to the event loop of its first call."""
+    """An `AsyncTransport` over a gRPC channel, bound to the event loop of its first call."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, access: Access = PLAIN) -> None:
         """`target`: "host:port", "unix:path" or another gRPC target. Nothing is connected before the first call."""
         self._target = target
+        self._access = access
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
         self._closed = False
@@ -157,20 +196,21 @@ class GrpcAsyncTransport:
     async def unary(self, method: str, request: Message, timeout_s: float) -> Message:
         """One attempt of the unary call `method`."""
         try:
-            return cast(Message, await getattr(self._open(), method)(request, timeout=timeout_s))
+            call = getattr(self._open(), method)
+            return cast(Message, await call(request, timeout=timeout_s, metadata=headers(request, self._access)))
         except grpc.aio.AioRpcError as error:
-            raise _failed(error) from None
+            raise _failed(error, self._access) from None
         except asyncio.CancelledError:
             raise self._cancelled() from None
 
     async def stream(self, method: str, request: Message) -> AsyncGenerator[Message, None]:
         """One attempt of a server-streaming call."""
-        call = getattr(self._open(), method)(request)
+        call = getattr(self._open(), method)(request, metadata=headers(request, self._access))
         try:
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise _failed(error) from None
+            raise _failed(error, self._access) from None
         except asyncio.CancelledError:
             raise self._cancelled() from None
         finally:
@@ -193,7 +233,12 @@ class GrpcAsyncTransport:
             raise _closed()
         if self._stub is None:
             _check_fork()
-            self._channel = grpc.aio.insecure_channel(self._target, options=channel_options(self._target))
+            options, credentials = channel_options(self._target), channel_credentials(self._access)
+            self._channel = (
+                grpc.aio.insecure_channel(self._target, options=options)
+                if credentials is None
+                else grpc.aio.secure_channel(self._target, credentials, options=options)
+            )
             self._stub = StudyServiceStub(self._channel)
         return self._stub
 
@@ -225,8 +270,11 @@ def _closed() -> CallFailed:
     return CallFailed("CANCELLED", "the client is closed")
 
 
-def _failed(error: Any) -> CallFailed:
+def _failed(error: Any, access: Access) -> CallFailed:
     """What a grpc.RpcError says; its sync and asyncio forms offer the same methods."""
     trailers = error.trailing_metadata() or ()
     details = next((value for key, value in trailers if key == "grpc-status-details-bin"), b"")
-    return CallFailed(error.code().name, error.details() or "", details)
+    message = error.details() or ""
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        message = access.explained(message)
+    return CallFailed(error.code().name, message, details)

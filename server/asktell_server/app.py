@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +39,7 @@ from asktell_server.rpc.access import Gate
 from asktell_server.rpc.boundary import Boundary
 from asktell_server.rpc.reading import Registrar
 from asktell_server.rpc.servicer import Servicer
+from asktell_server.rpc.tls import RotatingCertificate, TlsConfig, UnusableCertificate, reaches_beyond_loopback
 from asktell_server.service.asking import AskConfig, Asking
 from asktell_server.service.authentication import Authenticator, StoredTokens
 from asktell_server.service.commits import Bell, Commits
@@ -50,8 +51,8 @@ from asktell_server.service.studies import Studies
 from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
 from asktell_server.service.watching import Watching
-from asktell_server.storage.base import Snapshot, Storage
-from asktell_server.storage.sql import SqlStorage
+from asktell_server.storage.base import ForeignCommit, Snapshot, Storage
+from asktell_server.storage.opening import open_storage
 
 log = structlog.get_logger()
 
@@ -64,7 +65,7 @@ _LOOKED_AT = 50
 
 
 class CannotListen(Exception):
-    """A port cannot be bound; the message says which and what to change."""
+    """A port cannot be bound, or must not be as configured; the message says which and what to change."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,12 @@ class AccessConfig:
 class ServerConfig:
     """Everything that can be set.
 
-    `database`: path of the SQLite file, or ":memory:". `listen`, `http_listen`: host:port, port 0 takes a free one; `unix:PATH`
-    is possible for gRPC; `http_listen` None means no HTTP port. `drain_delay_s`: how long to go on serving after a stop signal,
-    not ready, so that load balancers notice. `drain_grace_s`: how long calls may then still take. `max_message_bytes`: larger
-    requests are refused by gRPC itself; it must leave room for a clear error about an oversized field. `reflection`: let clients
-    list the service.
+    `database`: path of a SQLite file, ":memory:", or the URL of a PostgreSQL database (postgresql://...). `listen`, `http_listen`:
+    host:port, port 0 takes a free one; `unix:PATH` is possible for gRPC; `http_listen` None means no HTTP port. `drain_delay_s`: how
+    long to go on serving after a stop signal, not ready, so that load balancers notice. `drain_grace_s`: how long calls may then
+    still take. `max_message_bytes`: larger requests are refused by gRPC itself; it must leave room for a clear error about an
+    oversized field. `reflection`: let clients list the service. `tls`: of the gRPC port; the HTTP port has none. `insecure`: let
+    `listen` reach beyond loopback without TLS.
     """
 
     database: str = "asktell.db"
@@ -97,6 +99,8 @@ class ServerConfig:
     max_message_bytes: int = 16 * 1024 * 1024
     reflection: bool = True
     access: AccessConfig = field(default_factory=AccessConfig)
+    tls: TlsConfig | None = None
+    insecure: bool = False
     host: HostConfig = field(default_factory=HostConfig)
     ask: AskConfig = field(default_factory=AskConfig)
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
@@ -121,8 +125,9 @@ class App:
     ) -> None:
         self.config = config
         self.registry = registry if registry is not None else CollectorRegistry()
-        metrics = Metrics(self.registry, version("asktell"))
-        self.storage = storage if storage is not None else SqlStorage(config.database, observer=metrics)
+        self._metrics = metrics = Metrics(self.registry, version("asktell"))
+        self.storage = storage if storage is not None else open_storage(config.database, observer=metrics)
+        self.storage.listen(self._heard)
         admission, limits = Admission(config.admission, metrics), config.limits
         self.host = EngineHost(config.host, self._load, metrics, self._load_sources, admission)
         self._bell = Bell()
@@ -154,12 +159,13 @@ class App:
 
     async def start(self) -> None:
         """Serves from when it returns. Raises StorageUnavailable, CannotListen."""
+        credentials = self._credentials()
         await self.storage.start()
         # What takes longest before the first ask for a model is answered is to load one: begin at once.
         active = [StudyState.ACTIVE]
         self.host.warm_up(await self.storage.read(lambda tx: tx.studies(None, active, None, _LOOKED_AT)))
         try:
-            await self._listen()
+            await self._listen(credentials)
         except BaseException:
             await self.host.stop()
             await self.storage.stop()
@@ -171,8 +177,9 @@ class App:
         for name in _WHEN_READY:
             await self._set_health(name, health_pb2.HealthCheckResponse.SERVING)
         log.info(
-            "serving", grpc=self.grpc_address, http=self.http_address, database=self.config.database, pid=os.getpid()
-        )
+            "serving", grpc=self.grpc_address, tls=self.config.tls is not None, http=self.http_address,
+            database=self.storage.location, pid=os.getpid(),
+        )  # fmt: skip
 
     async def stop(self) -> None:
         """Drains and stops; what was acknowledged is on disk, what was not begun is refused."""
@@ -199,7 +206,24 @@ class App:
             self._audit.close()
         log.info("stopped")
 
-    async def _listen(self) -> None:
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        """Those of the gRPC port; None for one without TLS. Raises CannotListen."""
+        if self.config.tls is not None:
+            try:
+                return RotatingCertificate(self.config.tls, self._metrics.certificate_loaded).credentials()
+            except UnusableCertificate as error:
+                raise CannotListen(f"cannot serve TLS: {error}") from error
+        if reaches_beyond_loopback(self.config.listen):
+            if not self.config.insecure:
+                raise CannotListen(
+                    f"{self.config.listen} can be reached from other machines, and without TLS whoever is on the way reads and "
+                    "changes everything: give --tls-cert and --tls-key, or listen on 127.0.0.1, or say --insecure if the "
+                    "network between clients and server can be trusted or encrypts by itself"
+                )
+            log.warning("gRPC beyond loopback without TLS", listen=self.config.listen)
+        return None
+
+    async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         limit = self.config.max_message_bytes
         server = grpc.aio.server(
             options=[
@@ -233,7 +257,11 @@ class App:
                 ) from error
             self.http_address = f"{host}:{self._http.port}"
         try:
-            port = server.add_insecure_port(self.config.listen)
+            port = (
+                server.add_insecure_port(self.config.listen)
+                if credentials is None
+                else server.add_secure_port(self.config.listen, credentials)
+            )
         except RuntimeError as error:
             if self._http is not None:
                 self._http.close()
@@ -253,6 +281,17 @@ class App:
             return None if study is None else (study, tx.history(study_id, after_revision))
 
         return await self.storage.read(work)
+
+    def _heard(self, changed: Sequence[ForeignCommit]) -> None:
+        """Takes note of what other servers did, or, if that is nothing, of the chance that something was missed."""
+        for commit in changed:
+            if commit.revision:
+                self.host.overtaken(commit.study_id, commit.revision)
+            else:
+                self.host.forget(commit.study_id)
+            self._bell.ring(commit.study_id)
+        if not changed:
+            self._bell.ring_all()
 
     async def _load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
         return await self.storage.read(lambda tx: read_sources(tx, study))

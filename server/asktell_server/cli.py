@@ -29,6 +29,7 @@ from asktell_server.engine.admission import AdmissionConfig, QueueLimits
 from asktell_server.engine.host import HostConfig
 from asktell_server.engine.pool import PoolConfig
 from asktell_server.observe import logs
+from asktell_server.rpc.tls import TlsConfig
 from asktell_server.service.asking import AskConfig
 from asktell_server.service.limits import Limits
 from asktell_server.service.oidc import BadConfig, OidcConfig
@@ -71,6 +72,7 @@ def _read_file(ctx: click.Context, param: click.Parameter, value: Path | None) -
         if isinstance(p, click.Option) and p.name not in ("config", "help", "version")
     }
     settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
+    settings = {"database" if key == "db" else key: setting for key, setting in settings.items()}
     unknown = sorted(set(settings) - set(known))
     if unknown:
         listed = ", ".join(sorted(name for name in known if name))
@@ -118,12 +120,29 @@ def _limit_options(command: F) -> F:
     return command
 
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _tls(options: dict[str, Any]) -> TlsConfig | None:
+    """What the TLS options mean together. Raises UsageError when one lacks its partner."""
+    cert, key, client_ca = options["tls_cert"], options["tls_key"], options["tls_client_ca"]
+    if cert is not None and key is not None:
+        return TlsConfig(cert, key, client_ca)
+    if (cert, key, client_ca) == (None, None, None):
+        return None
+    given = [name for name in ("tls_cert", "tls_key", "tls_client_ca") if options[name] is not None]
+    raise click.UsageError(
+        f"--tls-cert and --tls-key belong together, and --tls-client-ca needs both; there is only "
+        f"{' and '.join('--' + name.replace('_', '-') for name in given)}"
+    )
+
+
 @click.command(
     name="asktell serve",
     cls=_Serve,
     context_settings={"auto_envvar_prefix": "ASKTELL", "show_default": True, "max_content_width": 120},
     epilog="Each option can also be set in the environment (the name in brackets) or in the TOML file, by its name with '_' for "
-    "'-': db = \"/var/lib/asktell/asktell.db\". Flags win over the environment, the environment over the file.",
+    "'-': database = \"/var/lib/asktell/asktell.db\". Flags win over the environment, the environment over the file.",
 )
 @click.option(
     "--config",
@@ -135,7 +154,12 @@ def _limit_options(command: F) -> F:
     help="TOML file with settings.",
 )
 @click.option(
-    "--db", default=_DEFAULT.database, show_envvar=True, help="SQLite file, made if missing; ':memory:' keeps nothing."
+    "--database",
+    "--db",
+    default=_DEFAULT.database,
+    envvar=["ASKTELL_DATABASE", "ASKTELL_DB"],
+    show_envvar=True,
+    help="SQLite file, made if missing; ':memory:' keeps nothing; or postgresql://user@host/database, which several servers may share.",
 )
 @click.option(
     "--listen",
@@ -162,6 +186,19 @@ def _limit_options(command: F) -> F:
 @click.option(
     "--audit-log", type=click.Path(dir_okay=False, path_type=Path), show_envvar=True,
     help="With --auth: record writes and refusals in this file.  [default: standard error]",
+)  # fmt: skip
+@click.option(
+    "--tls-cert", type=_FILE, show_envvar=True,
+    help="Certificate (chain) of the gRPC port, in PEM; read again when it changes.",
+)  # fmt: skip
+@click.option("--tls-key", type=_FILE, show_envvar=True, help="Its private key, in PEM.")
+@click.option(
+    "--tls-client-ca", type=_FILE, show_envvar=True,
+    help="Let in only clients with a certificate of these authorities (mutual TLS).",
+)  # fmt: skip
+@click.option(
+    "--insecure", is_flag=True, show_envvar=True,
+    help="Allow a gRPC address beyond loopback without TLS.",
 )  # fmt: skip
 @click.option(
     "--workers",
@@ -247,13 +284,15 @@ def main(**options: Any) -> None:
     """Serve studies over gRPC until SIGTERM or Ctrl-C, then drain and stop."""
     logs.setup(options["log_level"], options["log_format"])
     config = ServerConfig(
-        database=options["db"],
+        database=options["database"],
         listen=options["listen"],
         http_listen=None if options["http_listen"] == "none" else options["http_listen"],
         drain_delay_s=options["drain_delay_s"],
         drain_grace_s=options["drain_grace_s"],
         max_message_bytes=options["max_message_mib"] * 2**20,
         reflection=options["reflection"],
+        tls=_tls(options),
+        insecure=options["insecure"],
         host=HostConfig(
             pool=PoolConfig(
                 workers=options["workers"],

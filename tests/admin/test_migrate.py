@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+
+import psycopg
+
+from asktell_server.testing.postgresql import PostgresServer
 
 from .commands import asktell
 
@@ -32,3 +39,41 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot open the database" in done.stderr
     assert path.read_bytes() == before
+
+
+def test_a_postgresql_database(postgres: PostgresServer) -> None:
+    """The same by URL, from the environment too, and what cannot be reached is refused without showing the password."""
+    url = postgres.new_database()
+    done = asktell("migrate", "--database", url)
+    again = subprocess.run(
+        [sys.executable, "-m", "asktell.cli.entry", "migrate"],
+        env={**os.environ, "ASKTELL_DATABASE": url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    refused = asktell("migrate", "--database", postgres.url("nowhere", password="s3cret"))
+
+    assert (done.returncode, done.stdout) == (0, "the schema is up to date\n"), done.stderr
+    assert (again.returncode, again.stdout) == (0, "the schema is up to date\n"), again.stderr
+    assert refused.returncode == 1
+    assert '"nowhere" does not exist' in refused.stderr
+    assert "s3cret" not in refused.stderr
+    with psycopg.connect(url) as connection:
+        tables = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables")}
+    assert {"studies", "trials", "measurements", "requests", "alembic_version"} <= tables
+
+
+def test_tokens_in_postgresql(postgres_url: str) -> None:
+    """A token can be made, listed and revoked in a new database, beside servers or without."""
+    made = asktell("token", "create", "ci", "--role", "worker", "--project", "p", "--database", postgres_url)
+    listed = asktell("token", "list", "--database", postgres_url)
+    token_id = listed.stdout.split()[0]
+    revoked = asktell("token", "revoke", token_id, "--database", postgres_url)
+    twice = asktell("token", "revoke", token_id, "--database", postgres_url)
+
+    assert made.returncode == 0, made.stderr
+    assert "active" in listed.stdout
+    assert revoked.returncode == 0, revoked.stderr
+    assert twice.returncode == 1

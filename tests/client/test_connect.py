@@ -12,12 +12,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 import asktell
 from asktell import _local
 from asktell._targets import resolve_target
 from asktell.client import _default
-from asktell.transport import channel_options
+from asktell.transport import channel_options, headers
+from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import study_service_pb2 as pb
 from asktell.v1.study_service_pb2_grpc import add_StudyServiceServicer_to_server
 
 from .conftest import SPACE
@@ -184,3 +188,31 @@ def test_a_local_server_that_will_not_go_is_made_to(tmp_path: Path, monkeypatch:
     assert alive
     assert process.returncode == -9
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("request_", "study"),
+    [
+        (pb.CreateStudyRequest(parent="projects/p", study_id="s"), "projects/p/studies/s"),
+        (pb.GetStudyRequest(name="projects/p/studies/s"), "projects/p/studies/s"),
+        (pb.UpdateStudyRequest(study=study_pb2.Study(name="projects/p/studies/s.t-u")), "projects/p/studies/s.t-u"),
+        (pb.AskRequest(parent="projects/p/studies/s"), "projects/p/studies/s"),
+        (pb.TellRequest(name="projects/p/studies/s/trials/17"), "projects/p/studies/s"),
+        (pb.UpdateTrialRequest(trial=trial_pb2.Trial(name="projects/p/studies/s/trials/1")), "projects/p/studies/s"),
+        (pb.WatchStudyRequest(name="projects/p/studies/s"), "projects/p/studies/s"),
+        (pb.ListStudiesRequest(parent="projects/p"), None),
+        (pb.AskRequest(parent="projects/p/studies/Grüße\n"), None),
+        (pb.AskRequest(parent="anything"), None),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_calls_name_their_study_in_a_header(request_: Message, study: str | None) -> None:
+    """Whatever field holds the name; a request about no one study, or with a name that is none, has no such header."""
+    assert headers(request_) == (() if study is None else (("x-asktell-study", study),))
+
+
+def test_every_request_has_its_header() -> None:
+    """No method of the service has a request that the header cannot be made for."""
+    methods = pb.DESCRIPTOR.services_by_name["StudyService"].methods
+    for method in methods:
+        assert headers(GetMessageClass(method.input_type)()) == ()

@@ -20,7 +20,8 @@ import pytest
 
 from asktell.v1 import study_pb2, study_service_pb2, study_service_pb2_grpc, trial_pb2
 
-from ..support import ROOT, ServerProcess
+from ..certificates import Authority
+from ..support import ROOT, ServerProcess, serving
 from ..tools.find import TOOLS, tool
 
 HERE = Path(__file__).parent
@@ -31,12 +32,12 @@ RUN_TIMEOUT_S = 90
 Client = Callable[[str, str], subprocess.CompletedProcess[str]]
 
 
-def run_node(target: str, study_id: str) -> subprocess.CompletedProcess[str]:
-    """Runs the Node.js client."""
+def run_node(target: str, study_id: str, tls_ca: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the Node.js client, over TLS if there is an authority for it to trust."""
     modules = TOOLS / "node_modules"
     assert (modules / "@grpc" / "grpc-js").exists(), "@grpc/grpc-js is missing: run scripts/tools"
     command: list[str | Path] = [tool("node"), HERE / "node" / "client.mjs", target, PROTO, GOOGLE, study_id]
-    environment = {**os.environ, "NODE_PATH": str(modules)}
+    environment = {**os.environ, "NODE_PATH": str(modules), "TLS_CA": "" if tls_ca is None else str(tls_ca)}
     return subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, env=environment)
 
 
@@ -145,3 +146,16 @@ def test_errors_can_be_read_in_other_languages(run: Client, server: ServerProces
         ("GetTrial", "NOT_FOUND", "TRIAL_NOT_FOUND"),
     ]
     assert refusals[0]["fields"] == ["study.spec.parameters[0].float.min", "study.spec.objectives"]
+
+
+def test_a_client_in_another_language_over_tls(tmp_path: Path) -> None:
+    """What secures the connection is plain TLS: Node.js, which has an implementation of its own, runs a whole study over it."""
+    authority = Authority(tmp_path, "authority")
+    pair = authority.issue("server")
+
+    flags = ("--tls-cert", str(pair.cert), "--tls-key", str(pair.key))
+    with serving(tmp_path, *flags, database=":memory:") as running:
+        finished = run_node(running.target, "foreign-tls", authority.cert)
+
+    assert finished.returncode == 0, finished.stderr
+    assert len(json.loads(finished.stdout)["listed"]) == 10

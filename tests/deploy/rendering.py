@@ -1,7 +1,8 @@
-"""The Kustomize base as objects, rendered by kubectl or, on machines without it, by reading the two keys that the base uses.
+"""The Kustomize folders as objects, rendered by kubectl or, on machines without it, by reading the three keys that they use.
 
-The reader understands `resources` that are files and `labels` that go on an object's own metadata, and refuses everything
-else, so that it never renders something other than what a cluster would get.
+The reader understands `resources` that are files or other such folders, `labels` that go on an object's own metadata, and
+`patches` that delete all objects of a kind, and refuses everything else, so that it never renders something other than what
+a cluster would get.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ Object = dict[str, Any]
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
+TLS = DEPLOY / "kubernetes" / "overlays" / "tls"
+POSTGRESQL = DEPLOY / "kubernetes" / "overlays" / "postgresql"
 
 
 def render_with_kubectl(folder: Path) -> list[Object]:
@@ -28,13 +31,26 @@ def render_with_kubectl(folder: Path) -> list[Object]:
 def render_by_hand(folder: Path) -> list[Object]:
     """The same without kubectl. Raises ValueError for a kustomization that uses more than the base does."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    unknown = kustomization.keys() - {"apiVersion", "kind", "resources", "labels"}
+    unknown = kustomization.keys() - {"apiVersion", "kind", "resources", "labels", "patches"}
     if unknown:
         raise ValueError(f"not understood without kubectl: {sorted(unknown)}")
     if any(entry.keys() != {"pairs"} for entry in kustomization["labels"]):
         raise ValueError("not understood without kubectl: labels that go further than an object's own metadata")
 
-    objects = [one for name in kustomization["resources"] for one in _documents((folder / name).read_text())]
+    patches = kustomization.get("patches", [])
+    if any(
+        patch.keys() != {"target", "patch"}
+        or patch["target"].keys() != {"kind"}
+        or yaml.safe_load(patch["patch"]).get("$patch") != "delete"
+        for patch in patches
+    ):
+        raise ValueError("not understood without kubectl: patches that do more than delete a kind of object")
+
+    objects: list[Object] = []
+    for name in kustomization["resources"]:
+        path = folder / name
+        objects += render_by_hand(path) if path.is_dir() else _documents(path.read_text())
+    objects = [one for one in objects if one["kind"] not in {patch["target"]["kind"] for patch in patches}]
     for one in objects:
         for entry in kustomization["labels"]:
             one["metadata"].setdefault("labels", {}).update(entry["pairs"])

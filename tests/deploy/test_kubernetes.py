@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from asktell_server.app import LIVENESS, READINESS
+from asktell_server.rpc.tls import reaches_beyond_loopback
 
 from .pod_security import violations
-from .rendering import BASE, DEPLOY, REPOSITORY, Object, render_by_hand, render_with_kubectl
+from .rendering import BASE, DEPLOY, REPOSITORY, TLS, Object, render_by_hand, render_with_kubectl
 
 OLDEST, NEWEST = 29, 37  # minor releases of Kubernetes; the newest whose schemas the library holds
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
@@ -83,7 +84,9 @@ def test_both_ways_of_rendering_agree(objects: dict[tuple[str, str], Object]) ->
 
 def test_rendering_by_hand_refuses_what_it_does_not_understand(tmp_path: Path) -> None:
     """A kustomization with a patch needs kubectl and is not rendered half."""
-    (tmp_path / "kustomization.yaml").write_text("resources: []\nlabels: []\npatches: []\n")
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: []\nlabels: []\npatches: [{target: {kind: Service}, patch: '{}'}]\n"
+    )
 
     with pytest.raises(ValueError, match="patches"):
         render_by_hand(tmp_path)
@@ -187,11 +190,11 @@ def test_one_replica_owns_one_volume(stateful_set: Object) -> None:
 
 
 def test_the_database_lies_on_the_volume(stateful_set: Object, container: Object) -> None:
-    """The directory of ASKTELL_DB is where the claimed volume is mounted, writable."""
+    """The directory of ASKTELL_DATABASE is where the claimed volume is mounted, writable."""
     [claim] = stateful_set["volumeClaimTemplates"]
     [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == claim["metadata"]["name"]]
 
-    assert PurePosixPath(mount["mountPath"]) == PurePosixPath(_environment(container)["ASKTELL_DB"]).parent
+    assert PurePosixPath(mount["mountPath"]) == PurePosixPath(_environment(container)["ASKTELL_DATABASE"]).parent
     assert not mount.get("readOnly", False)
 
 
@@ -295,6 +298,57 @@ def test_the_server_knows_every_variable(container: Object) -> None:
     known = set(re.findall(r"ASKTELL_[A-Z_]+", done.stdout))
 
     assert set(_environment(container)) <= known
+
+
+def test_the_base_says_that_it_has_no_tls(container: Object) -> None:
+    """Listening beyond loopback without TLS is refused unless it is said aloud, which the base does."""
+    environment = _environment(container)
+
+    assert reaches_beyond_loopback(environment["ASKTELL_LISTEN"])
+    assert environment["ASKTELL_INSECURE"] == "true"
+
+
+@needs_kubectl
+def test_the_tls_overlay_is_the_base_with_tls(objects: dict[tuple[str, str], Object], pod: Object) -> None:
+    """It has the same objects; its pod is as restricted, serves a mounted certificate, and is probed where there is no TLS."""
+    rendered = _by_name(render_with_kubectl(TLS))
+    secured = rendered["StatefulSet", "asktell"]["spec"]["template"]["spec"]
+    [plain], [container] = pod["containers"], secured["containers"]
+    environment = _environment(container)
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in secured["volumes"]}
+
+    assert rendered.keys() == objects.keys()
+    assert violations(secured) == []
+    assert "ASKTELL_INSECURE" not in environment
+    assert environment.items() - _environment(plain).items() == {
+        ("ASKTELL_TLS_CERT", "/etc/asktell/tls/tls.crt"),
+        ("ASKTELL_TLS_KEY", "/etc/asktell/tls/tls.key"),
+    }
+    assert mounts["tls"] == {
+        "name": "tls",
+        "mountPath": "/etc/asktell/tls",
+        "readOnly": True,
+    }  # a subPath would never rotate
+    assert volumes["tls"]["secret"] == {"secretName": "asktell-tls", "defaultMode": 0o440}
+    assert mounts.keys() - {"data"} == volumes.keys()
+    for name in PROBES:
+        path = "/readyz" if name == "readinessProbe" else "/livez"
+        expected = {**plain[name], "httpGet": {"path": path, "port": "http"}}
+        del expected["grpc"]
+        assert container[name] == expected
+    ports = [port for (kind, _), one in rendered.items() if kind == "Service" for port in one["spec"]["ports"]]
+    assert {port["appProtocol"] for port in ports if port["name"] == "grpc"} == {"https"}
+    assert {port["targetPort"]: port["port"] for port in ports} == _ports(container)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("minor", [OLDEST, NEWEST])
+def test_the_tls_overlay_is_valid(minor: int) -> None:
+    """Each of its built-in objects satisfies the strict schema."""
+    built_in = [one for one in render_with_kubectl(TLS) if one["kind"] != "PodMonitor"]
+
+    assert [kubernetes_validate.validate(one, f"1.{minor}.0", strict=True) for one in built_in] == [f"1.{minor}"] * 3
 
 
 @needs_kubectl

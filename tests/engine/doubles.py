@@ -78,9 +78,9 @@ class Ledger:
 
     def give_out(self, *suggestions: Suggestion, take: Sequence[int] = ()) -> Change:
         """An ask: waiting trials `take`, then new ones, RUNNING."""
-        taken = [replace(self.trials[number], state=TrialState.RUNNING) for number in take]
+        taken = [replace(self.trials[number], state=TrialState.RUNNING, start_time=NOW) for number in take]
         first = self.study.next_number
-        new = [Trial(first + i, TrialState.RUNNING, s, NOW) for i, s in enumerate(suggestions)]
+        new = [Trial(first + i, TrialState.RUNNING, s, NOW, start_time=NOW) for i, s in enumerate(suggestions)]
         return self.commit(*taken, *new)
 
     def tell(self, number: int, value: float) -> Change:

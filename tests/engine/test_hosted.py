@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asktell_server.domain.study import SobolSearch, Study
+from asktell_server.domain.space import IntParameter, SearchSpace
+from asktell_server.domain.study import SobolSearch, Study, TrialPolicy
 from asktell_server.domain.trial import Suggestion, SuggestionSource, Trial, TrialState
-from asktell_server.engine.hosted import Held, HostedStudy
+from asktell_server.engine.hosted import GIVEN_UP, Held, HostedStudy
 from asktell_server.optimizers.registry import create_optimizer
 
 from .doubles import Change, Ledger, Scripted, a_point, a_spec
@@ -304,3 +307,32 @@ def test_an_old_study_row_changes_nothing() -> None:
     image.applied(old, [])
 
     assert image.next_number == 2
+
+
+def test_of_many_points_that_were_given_up_the_last_stay_pending() -> None:
+    """In an infinite space preempted trials do not make asks dearer for ever; and each further one voids what is held."""
+    ledger = Ledger(replace(a_spec(), trial_policy=TrialPolicy(max_retries=0)))
+    image = image_of(ledger)
+    versions = []
+    for number in range(1, GIVEN_UP + 4):
+        take_over(image, ledger.give_out(suggested(number)))
+        versions.append(image.version)
+        take_over(image, ledger.expire(number, retry=False))
+
+    assert image.pending() == [a_point(number) for number in range(4, GIVEN_UP + 4)]
+    assert image_of(ledger).pending() == image.pending()
+    assert versions[GIVEN_UP] == versions[1] + GIVEN_UP - 1  # asks alone
+    assert image.version > versions[-1]
+
+
+def test_of_a_finite_space_all_points_that_were_given_up_stay_pending() -> None:
+    """Else they would be suggested again and again once the rest is tried."""
+    space = SearchSpace((IntParameter("x", 1, 1000), IntParameter("n", 1, 1000)))
+    ledger = Ledger(replace(a_spec(), space=space, trial_policy=TrialPolicy(max_retries=0)))
+    image = image_of(ledger)
+    points = [{"x": number, "n": 1} for number in range(1, GIVEN_UP + 4)]
+    for number, point in enumerate(points, 1):
+        take_over(image, ledger.give_out(Suggestion(point, SuggestionSource.MODEL)))
+        take_over(image, ledger.expire(number, retry=False))
+
+    assert image.pending() == points

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,6 +33,7 @@ FAMILIES = {
     "asktell_queue_length": "gauge",
     "asktell_refused": "counter",
     "asktell_watch_streams": "gauge",
+    "asktell_tls_certificate_expiry_timestamp_seconds": "gauge",
 }
 
 
@@ -56,6 +59,7 @@ def everything(metrics: Metrics) -> None:
     metrics.watching(1)
     metrics.watching(1)
     metrics.watching(-1)
+    metrics.certificate_loaded(datetime(1970, 1, 2, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -101,6 +105,7 @@ def test_every_family_has_its_documented_name_type_and_help(registry: CollectorR
         ("asktell_queue_length", {"queue": "waiting_writes"}, 17),
         ("asktell_refused_total", {"cause": "waiting_writes", "scope": "project"}, 1),
         ("asktell_watch_streams", {}, 1),
+        ("asktell_tls_certificate_expiry_timestamp_seconds", {}, 86400),
     ],
 )
 def test_each_event_is_counted_in_its_sample(

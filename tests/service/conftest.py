@@ -9,8 +9,9 @@ import pytest
 from ..inprocess import InProcess, in_process
 
 
-@pytest.fixture
-async def running() -> AsyncIterator[InProcess]:
-    """A fresh server on a database in memory, on a clock that the test sets."""
-    async with in_process() as started:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def running(request: pytest.FixtureRequest) -> AsyncIterator[InProcess]:
+    """A fresh server on a new database of each kind, on a clock that the test sets."""
+    database = ":memory:" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    async with in_process(database) as started:
         yield started

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from asktell_server.storage.postgresql.storage import PostgresStorage
 from asktell_server.storage.sql import SqlStorage
 
 
@@ -24,6 +25,19 @@ class Commits:
 async def opened(path: object, commits: Commits | None = None, max_batch: int = 256) -> AsyncIterator[SqlStorage]:
     """A started storage, stopped at the end."""
     storage = SqlStorage(str(path), observer=commits or Commits(), max_batch=max_batch)
+    await storage.start()
+    try:
+        yield storage
+    finally:
+        await storage.stop()
+
+
+@asynccontextmanager
+async def opened_postgres(
+    url: str, commits: Commits | None = None, max_batch: int = 256
+) -> AsyncIterator[PostgresStorage]:
+    """A started storage on PostgreSQL, stopped at the end."""
+    storage = PostgresStorage(url, observer=commits or Commits(), max_batch=max_batch)
     await storage.start()
     try:
         yield storage

@@ -1,4 +1,4 @@
-"""SQLite, in a file and in memory, keeps the contract of storages."""
+"""SQLite, in a file and in memory, and PostgreSQL keep the contract of storages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from asktell_server.storage.base import Storage
 from asktell_server.testing.storage_contract import StorageContract
 
-from .helpers import opened
+from .helpers import opened, opened_postgres
 
 
 class TestSqliteFile(StorageContract):
@@ -40,4 +40,24 @@ class TestSqliteMemory(StorageContract):
     async def storage(self) -> AsyncIterator[Storage]:
         """A storage in memory."""
         async with opened(":memory:") as storage:
+            yield storage
+
+
+class TestPostgres(StorageContract):
+    """A PostgreSQL database."""
+
+    @pytest.fixture
+    async def storage(self, postgres_url: str) -> AsyncIterator[Storage]:
+        """A storage on a new database."""
+        async with opened_postgres(postgres_url) as storage:
+            yield storage
+
+
+class TestPostgresSmallBatches(StorageContract):
+    """A PostgreSQL database where at most three works share a transaction."""
+
+    @pytest.fixture
+    async def storage(self, postgres_url: str) -> AsyncIterator[Storage]:
+        """A storage on a new database."""
+        async with opened_postgres(postgres_url, max_batch=3) as storage:
             yield storage

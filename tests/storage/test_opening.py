@@ -124,8 +124,8 @@ async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     assert text.read_text().startswith("not a database")
     assert str(tmp_path) in await refusal(tmp_path)
     assert "No such file or directory" in await refusal(tmp_path / "missing" / "studies.db")
-    assert "'postgresql'" in await refusal("postgresql://user:secret@host/name")
-    assert "secret" not in await refusal("postgresql://user:secret@host/name")
+    assert "'mysql'" in await refusal("mysql://user:secret@host/name")
+    assert "secret" not in await refusal("mysql://user:secret@host/name")
     assert "sqlite:///path" in await refusal("://")
 
 

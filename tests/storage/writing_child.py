@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-from asktell_server.storage.sql import SqlStorage
+from asktell_server.storage.opening import open_storage
 from asktell_server.testing.samples import ask
 
 
@@ -19,7 +19,7 @@ class Silent:
 
 async def main(path: str) -> None:
     """Runs sixteen submitters at once."""
-    storage = SqlStorage(path, observer=Silent())
+    storage = open_storage(path, observer=Silent())
     await storage.start()
 
     async def submit() -> None:

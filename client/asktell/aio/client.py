@@ -17,6 +17,7 @@ from asktell._calls import Call, add_measurements, cut_trials, rest_of_trial
 from asktell._retry import DEFAULT_BUDGET_S, Attempts
 from asktell._status import CallFailed, to_error
 from asktell._targets import LOCAL_PREFIX, resolve_study, resolve_target
+from asktell.access import StrPath, Tls, resolve_access
 from asktell.aio._heartbeat import AsyncHeartbeats
 from asktell.aio.study import AsyncStudy
 from asktell.names import DEFAULT_PROJECT, ProjectName
@@ -29,12 +30,20 @@ R = TypeVar("R", bound=Message)
 
 
 async def connect(
-    target: str | None = None, *, project: str = DEFAULT_PROJECT, timeout: Seconds = DEFAULT_BUDGET_S
+    target: str | None = None,
+    *,
+    project: str = DEFAULT_PROJECT,
+    timeout: Seconds = DEFAULT_BUDGET_S,
+    tls: Tls | bool | None = None,
+    token: str | None = None,
+    token_file: StrPath | None = None,
+    insecure: bool | None = None,
 ) -> AsyncClient:
     """`asktell.connect` for asyncio: an asynchronous context manager, bound to the running event loop."""
     target = resolve_target(target)
     if not target.startswith(LOCAL_PREFIX):
-        return AsyncClient(GrpcAsyncTransport(target), target=target, project=project, timeout=timeout)
+        access = resolve_access(target, tls, token, token_file, insecure=insecure)
+        return AsyncClient(GrpcAsyncTransport(target, access), target=target, project=project, timeout=timeout)
     from asktell import _local  # what starts processes is not needed by those who do not
 
     server = await asyncio.to_thread(_local.acquire_local, target)

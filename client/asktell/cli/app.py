@@ -9,16 +9,18 @@ import sys
 import click
 
 from asktell._targets import resolve_target
+from asktell.access import Tls
 from asktell.cli.problems import BadInput
 from asktell.cli.session import Session
 from asktell.cli.studies import study
 from asktell.cli.transfer import export, import_
 from asktell.cli.trials import ask, trial
 from asktell.cli.watching import watch
-from asktell.errors import AskTellError, Unavailable
+from asktell.errors import AskTellError, TlsFailed, Unavailable
 from asktell.names import DEFAULT_PROJECT, is_id
 
 INTERRUPTED = 130
+_FILE = click.Path(dir_okay=False)
 _EPILOG = """Tables on a terminal, tab-separated text elsewhere, JSON with --json. Exit status: 0 done, 1 refused or failed
 (stderr says why), 2 wrong usage.
 
@@ -50,7 +52,7 @@ class _Root(click.Group):
             return super().invoke(ctx)
         except (AskTellError, BadInput) as error:
             lines = [*_told(error), *getattr(error, "__notes__", [])]
-            if isinstance(error, Unavailable):
+            if isinstance(error, Unavailable) and not isinstance(error, TlsFailed):
                 target = resolve_target(ctx.params["target"])
                 lines.append(f"is there a server at {target}? `asktell serve` starts one, --target names another")
             raise _Failure("\n  ".join(lines)) from None
@@ -89,14 +91,64 @@ def _project(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     metavar="SECONDS",
     help="Give up on a call after so long, retries included.",
 )
+@click.option("--tls/--no-tls", default=None, help="Whether to use TLS. [env var: ASKTELL_TLS, 1 or 0]")
+@click.option(
+    "--tls-ca", type=_FILE, help="TLS, with a server known to these authorities, in PEM. [env var: ASKTELL_TLS_CA]"
+)
+@click.option("--tls-cert", type=_FILE, help="This client's certificate, in PEM. [env var: ASKTELL_TLS_CERT]")
+@click.option("--tls-key", type=_FILE, help="Its private key, in PEM. [env var: ASKTELL_TLS_KEY]")
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    help="The token that says who calls; other users of this machine can see it here, not in the variable. "
+    "[env var: ASKTELL_TOKEN]",
+)
+@click.option("--token-file", type=_FILE, help="The file that the token is in. [env var: ASKTELL_TOKEN_FILE]")
+@click.option(
+    "--insecure/--no-insecure",
+    default=None,
+    help="Whether the token may go to another machine without TLS. [env var: ASKTELL_INSECURE, 1 or 0]",
+)
 @click.version_option(package_name="asktell", prog_name="asktell")
 @click.pass_context
-def root(ctx: click.Context, target: str | None, project: str, timeout: float) -> None:
+def root(
+    ctx: click.Context,
+    target: str | None,
+    project: str,
+    timeout: float,
+    tls: bool | None,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    token: str | None,
+    token_file: str | None,
+    insecure: bool | None,
+) -> None:
     """AskTell: ask what to try, tell what came out.
 
     STUDY is a study's id or its full name, projects/PROJECT/studies/STUDY.
     """
-    ctx.obj = ctx.with_resource(Session(target, project, timeout))
+    # What is not given here is left to `connect`, which reads the variables.
+    named = tls_ca or tls_cert or tls_key
+    if tls is False and named:
+        raise click.UsageError("--no-tls goes with none of --tls-ca, --tls-cert and --tls-key")
+    ctx.obj = ctx.with_resource(
+        Session(
+            target,
+            project,
+            timeout,
+            tls=Tls(
+                tls_ca or os.environ.get("ASKTELL_TLS_CA") or None,
+                tls_cert or os.environ.get("ASKTELL_TLS_CERT") or None,
+                tls_key or os.environ.get("ASKTELL_TLS_KEY") or None,
+            )
+            if named
+            else tls,
+            token=token,
+            token_file=token_file,
+            insecure=insecure,
+        )
+    )
 
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}

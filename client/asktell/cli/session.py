@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from asktell._calls import PAGE_SIZE, Call
 from asktell._targets import resolve_study
+from asktell.access import Tls
 from asktell.client import Client, connect
 from asktell.names import InvalidName, StudyName
 from asktell.study import Study as StudyHandle
@@ -31,11 +32,23 @@ R = TypeVar("R", bound=Message)
 class Session:
     """A client that connects when it is first needed."""
 
-    def __init__(self, target: str | None, project: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        target: str | None,
+        project: str,
+        timeout_s: float,
+        *,
+        tls: Tls | bool | None,
+        token: str | None,
+        token_file: str | None,
+        insecure: bool | None,
+    ) -> None:
         """The global options of the command line."""
-        self._target = target
         self.project = project
-        self._timeout_s = timeout_s
+        self._connect = partial(
+            connect, target, project=project, timeout=timeout_s,
+            tls=tls, token=token, token_file=token_file, insecure=insecure,
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +62,7 @@ class Session:
     @cached_property
     def client(self) -> Client:
         """The connection."""
-        return connect(self._target, project=self.project, timeout=self._timeout_s)
+        return self._connect()
 
     def call(self, method: str, request: Message, response: type[R], *, patient: bool = False) -> R:
         """One call of the service. Raises an AskTellError."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from asktell._local import server_environment
+
 START_S = 120.0
 STOP_S = 15.0
 _POLL_S = 0.05
@@ -66,7 +68,7 @@ class Server:
         command += ["--http-listen", "none", "--ready-file", str(self._ready), "--stop-with-parent"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=server_environment(), start_new_session=True
             )
         try:
             self._wait_until_ready(self._process)

@@ -72,7 +72,7 @@ class Story:
         """Runs everything. Returns 0, or 1 when an acknowledged result was lost."""
         begin = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        with Server(self._folder) as server, asktell.connect(server.target, timeout=120.0) as client:
+        with Server(self._folder) as server, asktell.connect(server.target, timeout=120.0, tls=False) as client:
             self._say(f"server    {server.target} on {server.database} (process {server.pid})")
             self._say(f"to tune   {', '.join(SPACE)}")
             tuned = self._search(client, server, "tuned", self._tuner())

@@ -11,7 +11,7 @@ import click
 
 from asktell_server.admin import options
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage.sql import SqlStorage
+from asktell_server.storage.opening import open_storage
 
 
 class _Silent:
@@ -25,7 +25,7 @@ def migrate(database: str) -> None:
     """Bring a database's schema up to date; a new database is made."""
 
     async def upgrade() -> None:
-        storage = SqlStorage(database, observer=_Silent())
+        storage = open_storage(database, observer=_Silent())
         await storage.start()
         await storage.stop()
 

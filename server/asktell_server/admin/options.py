@@ -7,10 +7,11 @@ import click
 from asktell_server.app import ServerConfig
 
 database = click.option(
+    "--database",
     "--db",
     "database",
     default=ServerConfig.database,
-    envvar="ASKTELL_DB",
+    envvar=["ASKTELL_DATABASE", "ASKTELL_DB"],
     show_envvar=True,
-    help="The database: what `asktell serve --db` is given.",
+    help="The database: what `asktell serve --database` is given.",
 )

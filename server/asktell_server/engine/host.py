@@ -226,6 +226,12 @@ class EngineHost:
             self._grew(hosted, before)
             self._look_ahead_soon(hosted)
 
+    def overtaken(self, study_id: int, revision: int) -> None:
+        """Takes note that another server brought the study to `revision`."""
+        hosted = self._studies.get(study_id)
+        if hosted is not None:
+            hosted.overtaken(revision)
+
     def forget(self, study_id: int) -> None:
         """Drops a study that was deleted."""
         self._drop(self._studies.pop(study_id, None))

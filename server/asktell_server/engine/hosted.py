@@ -59,6 +59,9 @@ class Computation:
     waiters: int = 0
 
 
+GIVEN_UP = 50
+
+
 @dataclass
 class SharedExplanation:
     """An explanation in the making, and how many wait for it."""
@@ -77,6 +80,8 @@ class HostedStudy:
         self.stale = True
         self.observations: list[Observation] = []
         self.unfinished: dict[int, Point] = {}
+        self.given_up: set[int] = set()
+        """Those of `unfinished` that were lost with their last retry."""
         self.reserved: dict[int, Point] = {}
         self.version = 0
         self.generation = 0
@@ -104,8 +109,17 @@ class HostedStudy:
         return len(self.observations) + len(self.unfinished)
 
     def pending(self) -> list[Point]:
-        """Points that are being evaluated or about to be, by trial number."""
-        return [*self.unfinished.values(), *self.reserved.values()]
+        """Points that are being evaluated or about to be, by trial number, with those that were given up.
+
+        Of an infinite space the last `GIVEN_UP` of these are enough: it has room for others anyway, and each costs an ask time.
+        """
+        forgotten: list[int] = []
+        if len(self.given_up) > GIVEN_UP and self.study.spec.space.cardinality is None:
+            forgotten = sorted(self.given_up)[:-GIVEN_UP]
+        unfinished = dict(self.unfinished)
+        for number in forgotten:
+            del unfinished[number]
+        return [*unfinished.values(), *self.reserved.values()]
 
     def is_current(self, held: Held | Computation, since_version: int, max_lag: int) -> bool:
         """Whether a suggestion may answer an ask that came when the history was at `since_version`."""
@@ -155,6 +169,12 @@ class HostedStudy:
             return
         self._take(study, trials)
 
+    def overtaken(self, revision: int) -> None:
+        """Takes note of a commit of another server: the image is stale until it catches up, unless it is there already."""
+        if revision > self._applied_revision:
+            self._seen_revision = max(self._seen_revision, revision)
+            self.stale = True
+
     def caught_up(self, study: Study, trials: Iterable[Trial]) -> None:
         """Takes over everything that changed since `applied_revision`."""
         self.stale = self._seen_revision > study.revision  # a commit may have come while the database was read
@@ -178,10 +198,14 @@ class HostedStudy:
                 # late result says more.
                 if trial.is_given_up(study.spec.trial_policy.max_retries):
                     self.unfinished[trial.number] = trial.point
+                    if trial.number not in self.given_up and len(self.given_up) >= GIVEN_UP:
+                        self.version += 1  # another one may be forgotten
+                    self.given_up.add(trial.number)
                 elif self.unfinished.pop(trial.number, None) is not None:
                     self.version += 1
             elif trial.state.has_result:
                 self.unfinished.pop(trial.number, None)
+                self.given_up.discard(trial.number)
                 # A result never changes, so a row stamped again later (new notes, say) is not a new observation.
                 if (trial.finish_revision or 0) > self._applied_revision:
                     finished.append(trial)

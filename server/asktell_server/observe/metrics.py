@@ -7,6 +7,7 @@ study, worker or client, so the number of series does not grow with use.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -77,6 +78,11 @@ class Metrics:
             self._fallbacks.labels(cause)  # there from the start, so that a rate sees the first one
         self._denied = Counter(
             "asktell_denied_total", "Calls that were not let in, by reason.", ["reason"], registry=registry
+        )
+        self._certificate_ends = Gauge(
+            "asktell_tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate in use expires, in seconds since 1970; 0 without TLS.",
+            registry=registry,
         )
         self._leases_expired = Counter("asktell_leases_expired_total", "Trials whose lease ran out.", registry=registry)
         self._worker_restarts = Counter(
@@ -189,3 +195,7 @@ class Metrics:
     def watching(self, change: int) -> None:
         """A watch stream was opened (1) or closed (-1)."""
         self._streams.inc(change)
+
+    def certificate_loaded(self, ends: datetime) -> None:
+        """A TLS certificate, valid until `ends`, is in use from now on."""
+        self._certificate_ends.set(ends.timestamp())

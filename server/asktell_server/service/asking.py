@@ -1,7 +1,10 @@
 """The use case Ask: waiting trials first, then suggestions, in one transaction.
 
 Suggestions are computed before the transaction, for the numbers that the next trials should get. The transaction checks that
-these are still the next numbers; if another writer was faster it changes nothing and the ask begins again.
+these are still the next numbers; if another writer was faster it changes nothing and the ask begins again. Where several servers
+share a database it also checks that the image, from which the suggestions were made, had seen everything that other servers did to
+the study; if not, it catches up first. An ask that loses this race again and again gives up on the model, since its quasi-random
+fallback takes no time in which others could be faster.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from asktell_server.storage.base import Snapshot, Storage, Transaction
 MAX_COUNT = 1000
 MAX_WORKER = 255
 _ATTEMPTS = 20
+_ATTEMPTS_WITH_MODEL = 5
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,14 @@ class _Asked:
 
 
 @dataclass(frozen=True)
+class _Basis:
+    """From what suggestions were made: the study's image, which held everything up to `revision`."""
+
+    study_id: int
+    revision: int
+
+
+@dataclass(frozen=True)
 class _Answer:
     """The trials given out; `is_repeat` if an earlier call with the request_id gave them out."""
 
@@ -80,7 +92,11 @@ class _Answer:
 
 
 class _Overtaken(Exception):
-    """The suggestions are not for the next numbers any more."""
+    """The suggestions are not for the next numbers any more, or, if the image `is_behind`, of another server's making."""
+
+    def __init__(self, *, is_behind: bool) -> None:
+        super().__init__()
+        self.is_behind = is_behind
 
 
 class Asking:
@@ -131,16 +147,19 @@ class Asking:
                 repeat = await self._storage.read(lambda tx, study_id=image.study.id: _recalled(tx, study_id, asked))  # type: ignore[misc]
                 if repeat is not None:
                     return repeat
+            if attempt >= _ATTEMPTS_WITH_MODEL:
+                deadline = min(deadline, time.monotonic())
+            basis = _Basis(image.study.id, image.applied_revision)
             reservation, exhausted = await self._reserve(image, asked.count, deadline)
             committing = time.perf_counter()
             try:
                 answer = await self._commits.run(
                     asked.name,
-                    lambda tx, r=reservation, e=exhausted: self._work(tx, asked, r, e),  # type: ignore[misc]
+                    lambda tx, b=basis, r=reservation, e=exhausted: self._work(tx, asked, b, r, e),  # type: ignore[misc]
                 )
-            except _Overtaken:
+            except _Overtaken as overtaken:
                 # Another ask was faster, or the image is behind: the second time assume the latter.
-                if reservation is None or attempt:
+                if overtaken.is_behind or reservation is None or attempt:
                     image.stale = True
                 continue
             finally:
@@ -179,6 +198,7 @@ class Asking:
         self,
         tx: Transaction,
         asked: _Asked,
+        basis: _Basis,
         reservation: Reservation | None,
         exhausted: SearchSpaceExhausted | None,
     ) -> Change[_Answer]:
@@ -195,13 +215,15 @@ class Asking:
         taken_from_queue = len(trials)
         room = study.room()
         needed = count - len(trials) if room is None else min(count - len(trials), room)
+        if needed > 0 and (basis.study_id != study.id or basis.revision < tx.others_revision(study.id)):
+            raise _Overtaken(is_behind=True)
         if needed > 0 and exhausted is None:
             if not trials:
                 self._limits.check_new_trials(study, name, waiting=1, finished=0)
             needed = min(needed, self._limits.room(study))
         if needed > 0 and exhausted is None:
-            if reservation is None or reservation.study_id != study.id or reservation.first != study.next_number:
-                raise _Overtaken
+            if reservation is None or reservation.first != study.next_number:
+                raise _Overtaken(is_behind=False)
             trials += [
                 Trial(
                     number=reservation.first + i,

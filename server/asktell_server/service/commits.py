@@ -45,6 +45,10 @@ class Bell:
     def close(self) -> None:
         """Wakes everybody for the last time: the server is stopping."""
         self.closed = True
+        self.ring_all()
+
+    def ring_all(self) -> None:
+        """Wakes everybody: their study may have changed."""
         for study_id in self._waiting:
             self.ring(study_id)
 

@@ -1,13 +1,18 @@
 """Background work on all studies. Leases that run out: the trial becomes EXPIRED and its parameters WAITING again, up to the retry limit.
 
-While the server is down no worker can renew its lease, so after a start every lease has its full length before it can run out.
+A lease cannot run out while its worker had no chance to renew it. So every lease has its full length once more when this server
+was started and no other served the database at that time, and when it could not do its housekeeping for LONGEST_GAP_S: it was
+paused, or the database was away. Several servers on one database all do this work; each lease is looked at again under the study's lock, so
+that it runs out once. A server that is merely started beside others extends nothing, or leases would never end where
+servers come and go. Times are those of the servers' clocks: by how much these differ, leases may be shorter or longer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -23,7 +28,9 @@ from asktell_server.storage.base import Storage, Transaction
 log = structlog.get_logger()
 
 INTERVAL_S = 1.0
+LONGEST_GAP_S = 5.0
 _BATCH = 500
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _PURGE_EVERY = timedelta(minutes=10)
 
 
@@ -35,14 +42,19 @@ class Housekeeping:
         self._commits = commits
         self._clock = clock
         self._metrics = metrics
-        self._started = clock()
+        self._renewable_since = _LONG_AGO if storage.others_serve() else clock()
         self._purged = clock()
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        passed = time.monotonic()
         while True:
             try:
+                if time.monotonic() - passed > LONGEST_GAP_S:
+                    await self._storage.read(lambda tx: tx.expired_leases(self._clock(), 1))  # the database is back
+                    self._renewable_since = self._clock()
                 await self.expire()
+                passed = time.monotonic()
                 await self.count()
                 if self._clock() - self._purged > _PURGE_EVERY:
                     await self.purge()
@@ -130,4 +142,4 @@ class Housekeeping:
         lease, until = study.spec.trial_policy.lease, trial.lease_expire_time
         if lease is None or until is None or not may(trial.state, Transition.EXPIRE, TrialState.EXPIRED):
             return False
-        return now >= max(until, self._started + lease)
+        return now >= max(until, self._renewable_since + lease)

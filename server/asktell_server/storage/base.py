@@ -6,8 +6,12 @@ writer interferes), so it keeps its effects inside the transaction. Work runs in
 must not block on anything but the transaction.
 
 Isolation: `lock_study` holds the study's row until the commit, so works on one study run one after the other, on any number of
-servers. Works submitted by one task are committed in the order of submission.
+servers. A work locks its study before it reads or writes anything else of it. Works on one study that were submitted to one
+storage are committed, and their futures done, in the order of submission; on SQLite this holds across studies too.
 Reads see every commit that was acknowledged before they began.
+
+Several servers may share a database where it allows that (PostgreSQL). What a server keeps of a study in memory can then be behind:
+`listen` tells soon of what others did, `others_revision` tells for certain, within a transaction.
 
 Revisions are the caller's duty: each write to a study locks it, raises `revision` by one and stamps the rows that it touches.
 """
@@ -118,6 +122,9 @@ class Transaction(Snapshot, Protocol):
     def lock_study_by_id(self, study_id: int) -> Study | None:
         """As `lock_study`, by internal id."""
 
+    def others_revision(self, study_id: int) -> int:
+        """A revision of the locked study after which every change was made by this storage; 0 if all were."""
+
     def insert_study(self, study: Study) -> Study:
         """Adds a study; its `id` is ignored, the result carries the real one. The caller has seen that the name is free;
         if another writer took it meanwhile, the work is run again.
@@ -155,8 +162,33 @@ class Transaction(Snapshot, Protocol):
         """Makes a token good for nothing from now on; False if there is none with this id that was not revoked before."""
 
 
+@dataclass(frozen=True)
+class ForeignCommit:
+    """Another server changed a study: it is now at `revision`, or gone if that is 0."""
+
+    study_id: int
+    revision: int
+
+
+Heard = Callable[[Sequence[ForeignCommit]], None]
+
+
 class Storage(Protocol):
     """Durable studies and trials."""
+
+    @property
+    def location(self) -> str:
+        """Where the database is, for people: without passwords."""
+
+    def listen(self, heard: Heard) -> None:
+        """Before `start`: `heard` is to be called in the event loop, soon after another server changed studies.
+
+        Calls may come late, twice, or be lost with a connection; every few seconds, and when some may have been lost, one comes
+        with nothing in it, which means that anything may have changed.
+        """
+
+    def others_serve(self) -> bool:
+        """Whether another server served the database when this storage was started."""
 
     async def start(self) -> None:
         """Opens the database and brings its schema up to date. Raises StorageUnavailable."""
@@ -166,7 +198,8 @@ class Storage(Protocol):
 
     def submit(self, work: Callable[[Transaction], T], then: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         """Queues `work` to be run in a transaction. The future is done after the commit is durable, or raises StorageUnavailable
-        or what `work` raises; futures are done in the order of the commits. Cancelling it does not stop the work.
+        or what `work` raises; futures are done in the order of the commits. Cancelling it does not stop the work. After
+        StorageUnavailable the work may have been committed all the same, if the database was lost at that moment.
 
         `then` is called with the result in the event loop, after the commit and before the future is done, even if the future was
         cancelled. It must not raise.

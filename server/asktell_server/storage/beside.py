@@ -1,7 +1,8 @@
-"""Short works on a SQLite file beside the server that has it open.
+"""Short works on a database beside the servers that have it open.
 
-The server's lock keeps a second server out, because a server caches studies. Tokens are cached by nobody who writes them, so a
-command may write them in a transaction of its own: the log mode of SQLite lets it wait for the server's commits, and the server for its.
+On PostgreSQL that is what every server does. On SQLite the server's lock keeps a second server out, because a server caches studies.
+Tokens are cached by nobody who writes them, so a command may write them in a transaction of its own: the log mode of SQLite lets
+it wait for the server's commits, and the server for its.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite
 from asktell_server.storage.base import Transaction
 from asktell_server.storage.migrate import is_current, upgrade_sqlite
+from asktell_server.storage.opening import is_postgresql
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
 
@@ -28,6 +30,10 @@ def write_beside(path: str, work: Callable[[Transaction], T]) -> T:
 
     A file that is missing or has an old schema is made or upgraded first, if no server has it open. Raises StorageUnavailable.
     """
+    if is_postgresql(path):
+        from asktell_server.storage.postgresql.beside import write_postgresql
+
+        return write_postgresql(path, work)
     if path == sqlite.MEMORY:
         raise StorageUnavailable("a database in memory is gone with its server; name a file")
     try:

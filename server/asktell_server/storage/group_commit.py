@@ -21,41 +21,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage.base import CommitObserver, Transaction
+from asktell_server.storage.base import CommitObserver
 from asktell_server.storage.write_cache import CachingTransaction
+from asktell_server.storage.writer import BatchWriter, Job
 
 _log = logging.getLogger(__name__)
 
-Work = Callable[[Transaction], Any]
-
 _HARMLESS = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT}
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    """A submitted work; `error` or else `result` is its outcome once it has run."""
-
-    work: Work
-    then: Callable[[Any], None] | None
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: BaseException | None = None
 
 
 class _Spoilt(Exception):
     """A work raised after it had written: its transaction must not be committed."""
 
 
-class GroupCommitWriter:
+class GroupCommitWriter(BatchWriter):
     """Runs works one after the other on `connection`, which is in autocommit mode and used by nobody else meanwhile.
 
     `reconnect` closes the connection and opens another; None where that would lose the database, which is in memory.
@@ -72,58 +56,17 @@ class GroupCommitWriter:
         max_batch: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        super().__init__(max_batch=max_batch, loop=loop)
         self._connection = connection
         self._transaction = transaction
         self._reconnect = reconnect
         self._in_doubt = False
         self._observer = observer
-        self._max_batch = max_batch
-        self._loop = loop
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._open = True
-        self._thread = threading.Thread(target=self._run, name="asktell-writer", daemon=True)
-        self._thread.start()
-
-    def submit(self, work: Work, then: Callable[[Any], None] | None = None) -> asyncio.Future[Any]:
-        """Queues `work`; the future gets its outcome after the commit. Cancelling the future does not stop the work, nor `then`."""
-        if not self._open:
-            raise StorageUnavailable("the storage is closed")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(_Job(work, then, future))
-        return future
-
-    async def stop(self) -> None:
-        """Finishes what was submitted and ends the thread. May be called again."""
-        self._open = False
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        self.start()
 
     # All below runs in the writer's thread.
 
-    def _run(self) -> None:
-        while batch := self._take():
-            try:
-                self._process(batch)
-            except Exception as error:
-                # Not the database's fault and not a work's, but nobody may wait for ever.
-                _log.exception("the storage's writer failed")
-                _fail(batch, "the storage's writer failed", error)
-                self._answer(batch)
-
-    def _take(self) -> list[_Job]:
-        """Waits for a job, then takes what else is queued; nothing when there will be no more."""
-        batch: list[_Job] = []
-        job = self._queue.get()
-        while job is not None:
-            batch.append(job)
-            if len(batch) >= self._max_batch or self._queue.empty():
-                return batch
-            job = self._queue.get()
-        if batch:
-            self._queue.put(None)
-        return batch
-
-    def _process(self, batch: Sequence[_Job]) -> None:
+    def _process(self, batch: Sequence[Job]) -> Sequence[Job]:
         try:
             self._commit(batch)
         except _Spoilt:
@@ -131,10 +74,11 @@ class GroupCommitWriter:
                 for job in batch:
                     job.result = job.error = None
                     self._process([job])
-                return
+                return ()
         self._answer(batch)
+        return ()
 
-    def _commit(self, batch: Sequence[_Job]) -> None:
+    def _commit(self, batch: Sequence[Job]) -> None:
         """Runs the batch in one transaction. Raises _Spoilt, with nothing left of it, if a work raised after a write."""
         started = time.perf_counter()
         try:
@@ -161,7 +105,7 @@ class GroupCommitWriter:
         else:
             self._observer.committed(time.perf_counter() - started, len(batch))
 
-    def _attempt(self, job: _Job) -> None:
+    def _attempt(self, job: Job) -> None:
         written = self._transaction.changes
         try:
             job.result = job.work(self._transaction)
@@ -181,11 +125,6 @@ class GroupCommitWriter:
             _log.error("a rollback failed: %s", error)
             self._in_doubt = True
 
-    def _answer(self, batch: Sequence[_Job]) -> None:
-        """Resolves the futures in order, with one call into the event loop."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_resolve, batch)
-
 
 def _is_harmless(error: Exception) -> bool:
     """Whether the connection is known to be as it was before the batch: the database was locked or full, or a rule was broken."""
@@ -194,23 +133,6 @@ def _is_harmless(error: Exception) -> bool:
     return code is not None and code & 0xFF in _HARMLESS
 
 
-def _fail(batch: Sequence[_Job], message: str, cause: Exception) -> None:
+def _fail(batch: Sequence[Job], message: str, cause: Exception) -> None:
     for job in batch:
-        job.error = StorageUnavailable(f"{message}: {cause}")
-        job.error.__cause__ = cause
-
-
-def _resolve(batch: Sequence[_Job]) -> None:
-    for job in batch:
-        if job.error is None and job.then is not None:
-            try:
-                job.then(job.result)
-            except Exception:
-                # The data is stored and others wait for their answers: nothing to do but to say so.
-                _log.exception("what should follow a commit failed")
-        if job.future.done():  # cancelled by who waited
-            continue
-        if job.error is not None:
-            job.future.set_exception(job.error)
-        else:
-            job.future.set_result(job.result)
+        job.failed(message, cause)

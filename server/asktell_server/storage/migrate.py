@@ -8,6 +8,7 @@ tells whether the two lead to the same tables.
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -44,17 +45,17 @@ def upgrade(connection: Connection) -> None:
     config = alembic_config()
     known = known_revisions()
     current = set(MigrationContext.configure(connection).get_current_heads())
-    if current - known:
+    tables = set(inspect(connection).get_table_names())
+    if current - known and {"studies", "trials"} <= tables:
         raise StorageUnavailable(
             f"the database was made by a newer release (schema {', '.join(sorted(current - known))}); "
             "use that release or a newer one"
         )
-    if not current:
-        foreign = set(inspect(connection).get_table_names()) & set(metadata.tables)
-        if foreign:
-            raise StorageUnavailable(
-                f"the database holds tables of another program ({', '.join(sorted(foreign))}); choose another database"
-            )
+    foreign = tables & metadata.tables.keys() if not current else {"alembic_version"} if current - known else set()
+    if foreign:
+        raise StorageUnavailable(
+            f"the database holds tables of another program ({', '.join(sorted(foreign))}); choose another database"
+        )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -72,3 +73,22 @@ def upgrade_sqlite(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         upgrade(wrapped)
         connection.execute("COMMIT")
+
+
+# Of the advisory lock under which a schema is made or upgraded: "asktell" in ASCII.
+_LOCK = 0x61736B74656C6C
+
+
+def upgrade_postgresql(connection: Any) -> None:
+    """`upgrade` in one transaction of a psycopg connection, which is closed in the end.
+
+    Servers that start at once queue here: the first does it, the others find it done.
+    """
+    connection.autocommit = False
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
+    try:
+        with engine.begin() as wrapped:
+            wrapped.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            upgrade(wrapped)
+    finally:
+        engine.dispose()

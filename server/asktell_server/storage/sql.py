@@ -1,9 +1,8 @@
-"""The Storage on a SQL database.
+"""The Storage on SQLite.
 
 Statements and transactions (`statements`, `transaction`, `codec`) are the same for every database. What differs is who
-runs them, and that is this class: on SQLite works share commits in one writer thread (`group_commit`) and reads
-run beside it on connections of their own. A PostgreSQL storage has no such thread: it runs each work in a
-transaction of its own on a pool of connections, and lets `lock_study` queue writers of one study.
+runs them: here works share commits in one writer thread (`group_commit`) and reads run beside it on connections of
+their own. `postgresql.storage` is the same for PostgreSQL; `opening` tells which database a URL means.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from sqlalchemy.exc import ArgumentError
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite, wal
-from asktell_server.storage.base import CommitObserver, Snapshot, Transaction
+from asktell_server.storage.base import CommitObserver, Heard, Snapshot, Transaction
 from asktell_server.storage.group_commit import GroupCommitWriter
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
@@ -54,6 +53,18 @@ class SqlStorage:
         self._writer: GroupCommitWriter | None = None
         self._readers: queue.LifoQueue[tuple[sqlite3.Connection, Snapshot]] = queue.LifoQueue()
         self._reader_threads: ThreadPoolExecutor | None = None
+
+    @property
+    def location(self) -> str:
+        """The path, or ":memory:"."""
+        return self._path
+
+    def listen(self, heard: Heard) -> None:
+        """Does nothing: one server has a SQLite database to itself."""
+
+    def others_serve(self) -> bool:
+        """Never."""
+        return False
 
     async def start(self) -> None:
         """Opens the database and brings its schema up to date. Raises StorageUnavailable."""
@@ -171,6 +182,6 @@ def _sqlite_path(url: str) -> str:
         raise StorageUnavailable("the database URL cannot be read; write sqlite:///path") from error
     if parsed.get_backend_name() != "sqlite":
         raise StorageUnavailable(
-            f"this release keeps studies in SQLite only, not in {parsed.get_backend_name()!r}; write sqlite:///path"
+            f"studies are kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}; write sqlite:///path or postgresql://..."
         )
     return parsed.database or sqlite.MEMORY

@@ -79,6 +79,9 @@ class Statements:
         # SQLite has no FOR UPDATE and needs none (its transaction is the only writer): the dialect leaves it out.
         self.lock_study = self._text(by_name.with_for_update())
         self.lock_study_by_id = self._text(by_id.with_for_update())
+        # The same without waiting: no row is found either when there is none or when another transaction holds it.
+        self.try_lock_study = self._text(by_name.with_for_update(skip_locked=True))
+        self.try_lock_study_by_id = self._text(by_id.with_for_update(skip_locked=True))
         new_study = {name: value for name, value in _all(studies).items() if name != "id"}
         self.insert_study = self._text(insert(studies).values(new_study).returning(studies.c.id))
         self.update_study = self._text(update(studies).where(_is(studies.c.id)).values(_mutable(studies)))
@@ -150,7 +153,7 @@ class Statements:
             .limit(bindparam("count"))
             .offset(_ZERO)
         )
-        self.purge_requests = self._text(delete(requests).where(key.in_(oldest)))
+        self.purge_requests = self._text(delete(requests).where(key.in_(oldest)).returning(requests.c.time))
 
         self.token = self._text(select(*TOKEN_COLUMNS).where(_is(tokens.c.id)))
         self.tokens = self._text(select(*TOKEN_COLUMNS).order_by(tokens.c.create_time, tokens.c.id))
@@ -159,6 +162,7 @@ class Statements:
             update(tokens)
             .where(_is(tokens.c.id), tokens.c.revoke_time.is_(None))
             .values({"revoke_time": bindparam("revoke_time")})
+            .returning(tokens.c.id)
         )
 
     def _text(self, statement: ClauseElement) -> str:

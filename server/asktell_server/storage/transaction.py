@@ -71,6 +71,11 @@ class SqlTransaction:
         rows = self._all(statement, values)
         return rows[0] if rows else None
 
+    def _require_one(self, otherwise: str) -> None:
+        """Raises LookupError unless the last statement changed one row."""
+        if self._cursor.rowcount != 1:
+            raise LookupError(otherwise)
+
     # Studies
 
     def _study(self, statement: str, values: Mapping[str, Any]) -> Study | None:
@@ -92,6 +97,11 @@ class SqlTransaction:
     def lock_study_by_id(self, study_id: int) -> Study | None:
         """As `lock_study`, by internal id."""
         return self._study(self._statements.lock_study_by_id, {"id": study_id})
+
+    def others_revision(self, study_id: int) -> int:
+        """0: there is no other server."""
+        del study_id
+        return 0
 
     def studies(
         self, project: str | None, states: Collection[StudyState], after: tuple[str, str] | None, limit: int
@@ -120,8 +130,7 @@ class SqlTransaction:
     def update_study(self, study: Study) -> None:
         """Writes what can change. Raises LookupError if there is no such study."""
         self._run(self._statements.update_study, {"id": study.id, **codec.study_changes(study)})
-        if self._cursor.rowcount != 1:
-            raise LookupError(f"there is no study with id {study.id}")
+        self._require_one(f"there is no study with id {study.id}")
 
     def delete_study(self, study_id: int) -> None:
         """Removes a study with all that belongs to it."""
@@ -195,8 +204,7 @@ class SqlTransaction:
     def update_trial(self, study_id: int, trial: Trial) -> None:
         """Writes what can change. Raises LookupError if there is no such trial."""
         self._run(self._statements.update_trial, codec.trial_changes(study_id, trial))
-        if self._cursor.rowcount != 1:
-            raise LookupError(f"there is no trial {trial.number} in the study with id {study_id}")
+        self._require_one(f"there is no trial {trial.number} in the study with id {study_id}")
 
     def _rows_by_number(self, study_id: int, numbers: Collection[int]) -> list[Any]:
         return [
@@ -271,8 +279,7 @@ class SqlTransaction:
 
     def purge_requests(self, before: datetime, limit: int) -> int:
         """Forgets up to `limit` requests from before a time, the oldest first; returns how many."""
-        self._run(self._statements.purge_requests, {"before": codec.time_to_us(before), "count": limit})
-        return self._cursor.rowcount
+        return len(self._all(self._statements.purge_requests, {"before": codec.time_to_us(before), "count": limit}))
 
     # Tokens
 
@@ -291,8 +298,8 @@ class SqlTransaction:
 
     def revoke_token(self, token_id: str, time: datetime) -> bool:
         """Makes a token good for nothing; whether that changed anything."""
-        self._run(self._statements.revoke_token, {"id": token_id, "revoke_time": codec.time_to_us(time)})
-        return bool(self._cursor.rowcount)
+        values = {"id": token_id, "revoke_time": codec.time_to_us(time)}
+        return bool(self._all(self._statements.revoke_token, values))
 
 
 def _chunks(study_id: int, numbers: Collection[int]) -> Iterator[dict[str, int]]:

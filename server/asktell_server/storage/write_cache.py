@@ -1,7 +1,8 @@
-"""What a lone writer need not ask the database: the studies that it has read or written before.
+"""What a writer need not ask the database: the studies that it has read or written and that nobody else can change.
 
-Every work begins with its study and most end by changing it. Where one connection does all the writing, what it has seen
-cannot change behind its back, so studies are kept, and of several changes within one commit only the last is written.
+Every work begins with its study and most end by changing it. Where one connection does all the writing (SQLite), what it has
+seen cannot change behind its back; where there are more (PostgreSQL), what it has locked cannot until the commit. So
+studies are kept, and of several changes within one commit only the last is written.
 """
 
 from __future__ import annotations
@@ -9,25 +10,77 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from types import ModuleType
 
 from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import TrialState
 from asktell_server.storage.statements import Statements
-from asktell_server.storage.transaction import SqlTransaction
+from asktell_server.storage.transaction import Cursor, SqlTransaction
 
 CAPACITY = 1000
 
 
-class CachingTransaction(SqlTransaction):
-    """The transaction of the only writer. `flush` before each commit, `forget` after each rollback."""
+class KeepingTransaction(SqlTransaction):
+    """A transaction that keeps studies: `_kept` makes it keep one. `flush` before each commit, `forget` after each rollback."""
 
-    def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
-        super().__init__(connection.cursor(), statements, sqlite3)
-        self._connection = connection
+    def __init__(self, cursor: Cursor, statements: Statements, driver: ModuleType) -> None:
+        super().__init__(cursor, statements, driver)
         self._studies: OrderedDict[int, Study] = OrderedDict()
         self._ids: dict[tuple[str, str], int] = {}
         self._changed: set[int] = set()
         self._kept_changes = 0
+
+    def flush(self) -> None:
+        """Writes what was kept."""
+        for study_id in self._changed:
+            super().update_study(self._studies[study_id])
+        self._changed.clear()
+
+    def forget(self) -> None:
+        """Forgets everything: it may never have been."""
+        self._studies.clear()
+        self._ids.clear()
+        self._changed.clear()
+
+    def studies(
+        self, project: str | None, states: Collection[StudyState], after: tuple[str, str] | None, limit: int
+    ) -> list[Study]:
+        """Studies by (project, name) after the pair `after`."""
+        self.flush()
+        return super().studies(project, states, after, limit)
+
+    def trial_counts(self) -> Mapping[TrialState, int]:
+        """Number of trials in each state over all studies."""
+        self.flush()
+        return super().trial_counts()
+
+    def delete_study(self, study_id: int) -> None:
+        """Removes a study with all that belongs to it."""
+        study = self._studies.pop(study_id, None)
+        if study is not None:
+            del self._ids[study.project, study.name]
+            self._changed.discard(study_id)
+        super().delete_study(study_id)
+
+    def _kept(self, study: Study | None) -> Study | None:
+        if study is not None:
+            self._studies[study.id] = study
+            self._ids[study.project, study.name] = study.id
+        return study
+
+    def _keep_change(self, study: Study) -> None:
+        """Keeps what is to be written of a study that is kept."""
+        self._studies[study.id] = study
+        self._changed.add(study.id)
+        self._kept_changes += 1
+
+
+class CachingTransaction(KeepingTransaction):
+    """The transaction of the only writer of a SQLite database."""
+
+    def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
+        super().__init__(connection.cursor(), statements, sqlite3)
+        self._connection = connection
 
     @property
     def changes(self) -> int:
@@ -36,18 +89,10 @@ class CachingTransaction(SqlTransaction):
 
     def flush(self) -> None:
         """Writes what was kept, and keeps no more studies than CAPACITY."""
-        for study_id in self._changed:
-            super().update_study(self._studies[study_id])
-        self._changed.clear()
+        super().flush()
         while len(self._studies) > CAPACITY:
             _, study = self._studies.popitem(last=False)
             del self._ids[study.project, study.name]
-
-    def forget(self) -> None:
-        """Forgets everything: it may never have been."""
-        self._studies.clear()
-        self._ids.clear()
-        self._changed.clear()
 
     def study(self, project: str, name: str) -> Study | None:
         """The study, or None."""
@@ -69,36 +114,8 @@ class CachingTransaction(SqlTransaction):
         """As `lock_study`, by internal id."""
         return self.study_by_id(study_id)
 
-    def studies(
-        self, project: str | None, states: Collection[StudyState], after: tuple[str, str] | None, limit: int
-    ) -> list[Study]:
-        """Studies by (project, name) after the pair `after`."""
-        self.flush()
-        return super().studies(project, states, after, limit)
-
-    def trial_counts(self) -> Mapping[TrialState, int]:
-        """Number of trials in each state over all studies."""
-        self.flush()
-        return super().trial_counts()
-
     def update_study(self, study: Study) -> None:
         """Keeps what is to be written. Raises LookupError if there is no such study."""
         if self.study_by_id(study.id) is None:
             raise LookupError(f"there is no study with id {study.id}")
-        self._studies[study.id] = study
-        self._changed.add(study.id)
-        self._kept_changes += 1
-
-    def delete_study(self, study_id: int) -> None:
-        """Removes a study with all that belongs to it."""
-        study = self._studies.pop(study_id, None)
-        if study is not None:
-            del self._ids[study.project, study.name]
-            self._changed.discard(study_id)
-        super().delete_study(study_id)
-
-    def _kept(self, study: Study | None) -> Study | None:
-        if study is not None:
-            self._studies[study.id] = study
-            self._ids[study.project, study.name] = study.id
-        return study
+        self._keep_change(study)

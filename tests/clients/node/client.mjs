@@ -2,10 +2,11 @@
 //
 //   node client.mjs TARGET PROTO_FOLDER GOOGLE_FOLDER STUDY_ID
 //
-// GOOGLE_FOLDER holds google/rpc/status.proto and error_details.proto, the public types of error details. Prints one
-// JSON object that says what was seen; ends with status 1 and a stack trace if a call fails that should not.
+// GOOGLE_FOLDER holds google/rpc/status.proto and error_details.proto, the public types of error details. With TLS_CA set, a
+// file in PEM, it connects over TLS. Prints one JSON object that says what was seen; ends with status 1 and a stack trace if a call fails that should not.
 import { createRequire } from 'node:module';
 import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 
 const require = createRequire(import.meta.url); // unlike import, it looks into NODE_PATH
 const grpc = require('@grpc/grpc-js');
@@ -17,7 +18,8 @@ const definition = loader.loadSync(
   { includeDirs: [protoFolder, googleFolder], keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true },
 );
 const { StudyService } = grpc.loadPackageDefinition(definition).asktell.v1;
-const client = new StudyService(target, grpc.credentials.createInsecure());
+const { TLS_CA: ca } = process.env;
+const client = new StudyService(target, ca ? grpc.credentials.createSsl(readFileSync(ca)) : grpc.credentials.createInsecure());
 
 // A unary call as a promise, with a deadline.
 function call(method, request) {

@@ -1,0 +1,147 @@
+"""TLS of the gRPC port: the server's certificate, which may be replaced while the server runs, and whom it lets in.
+
+gRPC asks for the certificate at every handshake. What the files hold is compared with what is in use then, so a
+certificate that was rotated (by cert-manager, by a Kubernetes secret, by hand) serves the next connection, without a
+restart and without a signal; connections that exist go on. Files that cannot be used, because they are half written or
+because only one of the pair has been replaced, change nothing: the certificate in use stays, and the log says why, once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+log = structlog.get_logger()
+
+
+class UnusableCertificate(Exception):
+    """The certificate, its key or the client CA cannot be used; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """Files in PEM. They may be symbolic links that move.
+
+    `cert`: the server's certificate, followed by the intermediate ones if there are any. `key`: its private key, RSA or
+    elliptic curve, without a passphrase. `client_ca`: certificates of the authorities whose clients are let in; every
+    client must then show a certificate of theirs (mutual TLS). None: clients need no certificate.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What the files of a `TlsConfig` held at one moment."""
+
+    cert: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+class RotatingCertificate:
+    """The certificate of a port, as of its files' content at the latest handshake."""
+
+    def __init__(self, config: TlsConfig, loaded: Callable[[datetime], None] = lambda _: None) -> None:
+        """Reads the files. `loaded` is told the end of validity of each certificate taken into use. Raises UnusableCertificate."""
+        self._config = config
+        self._loaded = loaded
+        self._lock = threading.Lock()
+        self._seen = _read(config)
+        self._complaint = ""
+        self._initial = self._checked(self._seen)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """What a port is opened with."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._initial,
+            self._renewed,  # type: ignore[arg-type]  # the stubs forget that None means "as before"
+            require_client_authentication=self._config.client_ca is not None,
+        )
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called by gRPC at each handshake, from a thread of its own: a new configuration, or None for the one in use."""
+        with self._lock:
+            try:
+                files = _read(self._config)
+                if files == self._seen:
+                    return None
+                renewed = self._checked(files)
+            except UnusableCertificate as error:
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    log.warning("TLS files cannot be used; the certificate in use stays", error=str(error))
+                return None
+            self._seen = files
+            self._complaint = ""
+            return renewed
+
+    def _checked(self, files: _Files) -> grpc.ServerCertificateConfiguration:
+        """The configuration made of files that fit each other. Raises UnusableCertificate."""
+        certificates = _certificates(files.cert, self._config.cert)
+        public_key = _public_key(files.key, self._config.key)
+        if certificates[0].public_key() != public_key:
+            raise UnusableCertificate(f"{self._config.key} is not the key of the certificate in {self._config.cert}")
+        if files.client_ca is not None and self._config.client_ca is not None:
+            _certificates(files.client_ca, self._config.client_ca)
+        ends = certificates[0].not_valid_after_utc
+        if ends < datetime.now(UTC):
+            log.warning("the TLS certificate has expired: clients will refuse it", file=str(self._config.cert))
+        log.info("TLS certificate loaded", file=str(self._config.cert), valid_until=ends.isoformat())
+        self._loaded(ends)
+        return grpc.ssl_server_certificate_configuration([(files.key, files.cert)], root_certificates=files.client_ca)
+
+
+def reaches_beyond_loopback(listen: str) -> bool:
+    """Whether other machines can connect to this gRPC address. A name other than localhost is taken to mean that they can."""
+    if listen.startswith("unix:"):
+        return False
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def _read(config: TlsConfig) -> _Files:
+    client_ca = None if config.client_ca is None else _content(config.client_ca)
+    return _Files(_content(config.cert), _content(config.key), client_ca)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusableCertificate(f"cannot read {path}: {error.strerror}") from error
+
+
+def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise UnusableCertificate(f"{path} holds no certificate in PEM that can be read") from error
+
+
+def _public_key(pem: bytes, path: Path) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise UnusableCertificate(f"the key in {path} has a passphrase; the server needs it without one") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UnusableCertificate(f"{path} holds no private key in PEM that can be read") from error
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise UnusableCertificate(f"the key in {path} is of a kind that gRPC cannot use; take RSA or an elliptic curve")
+    return key.public_key()

@@ -1,0 +1,125 @@
+"""What other servers did: a connection that listens, in a thread of its own.
+
+After each commit a server notifies `CHANNEL` with its own name (its origin) and the studies that changed, as "id:revision". A notification
+can be lost with a connection or with a server that dies right after its commit. So every POLL_S, and whenever the connection was
+made anew, who listens hears that anything may have changed.
+
+The same connection holds a shared advisory lock for as long as the server lives: `serving` tells whether any does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import psycopg
+
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage.base import ForeignCommit, Heard
+from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
+
+_log = logging.getLogger(__name__)
+
+CHANNEL = "asktell"
+POLL_S = 2.0
+_RECONNECT_S = 1.0
+_LOCK = (0x61736B74, 1)  # "askt" in ASCII
+_STUDIES_PER_PAYLOAD = 150  # a payload has less than 8000 bytes
+
+
+def payloads(origin: str, changed: Mapping[int, int]) -> Iterator[str]:
+    """What to notify of studies that changed, with their revisions."""
+    entries = [f"{study_id}:{revision}" for study_id, revision in changed.items()]
+    for start in range(0, len(entries), _STUDIES_PER_PAYLOAD):
+        yield " ".join([origin, *entries[start : start + _STUDIES_PER_PAYLOAD]])
+
+
+def commits(payload: str) -> tuple[str, list[ForeignCommit]]:
+    """The origin and the studies of a payload; of one that cannot be read, nothing."""
+    origin, *entries = payload.split(" ")
+    try:
+        return origin, [ForeignCommit(*map(int, entry.split(":"))) for entry in entries]
+    except (ValueError, TypeError):
+        return "", []
+
+
+def serving(connection: Connection) -> bool:
+    """Whether a server listens on the database of the connection."""
+    found = connection.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ShareLock' AND objsubid = 2 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND (classid::bigint, objid::bigint) = (%s::bigint, %s::bigint)",
+        _LOCK,
+    ).fetchone()
+    return found is not None and found != (0,)
+
+
+class Listener:
+    """Calls `heard` in the event loop with what servers of another origin did, from now until `stop`."""
+
+    def __init__(self, target: Target, origin: str, heard: Heard, loop: asyncio.AbstractEventLoop) -> None:
+        self._target = target
+        self._origin = origin
+        self._heard = heard
+        self._loop = loop
+        self._waker, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="asktell-listener", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends the thread."""
+        self._waker.close()
+        await asyncio.to_thread(self._thread.join)
+        self._woken.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection = self._target.connect()
+            except StorageUnavailable:
+                if self._sleep(None, _RECONNECT_S):
+                    return
+                self._say([])
+                continue
+            try:
+                with connection:
+                    connection.execute("SELECT pg_advisory_lock_shared(%s::int, %s::int)", _LOCK)
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    self._say([])
+                    if self._listen(connection):
+                        return
+            except psycopg.Error as error:
+                _log.warning("listening to other servers was interrupted: %s", one_line(error))
+
+    def _listen(self, connection: Connection) -> bool:
+        """Passes on notifications; True if it was told to stop."""
+        polled = time.monotonic()
+        while not self._sleep(connection, max(0.0, polled + POLL_S - time.monotonic())):
+            found: list[ForeignCommit] = []
+            for notify in connection.notifies(timeout=0):
+                origin, changed = commits(notify.payload)
+                if origin != self._origin:
+                    found += changed
+            if found:
+                self._say(found)
+            if time.monotonic() >= polled + POLL_S:
+                polled = time.monotonic()
+                self._say([])
+        return True
+
+    def _sleep(self, connection: Connection | None, seconds: float) -> bool:
+        """Until there is something to read or the time is over; True if it was told to stop."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            if connection is not None:
+                selector.register(connection.fileno(), selectors.EVENT_READ)
+            return any(key.fileobj is self._woken for key, _ in selector.select(seconds))
+
+    def _say(self, changed: Sequence[ForeignCommit]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._heard, changed)

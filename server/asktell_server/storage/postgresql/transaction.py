@@ -1,0 +1,355 @@
+"""The Transaction of `storage.base` on PostgreSQL: locks on studies, and writes that are sent without waiting for them.
+
+A study that a work locks stays locked until the transaction ends. Only the first lock of a transaction waits; later ones,
+taken while others are held, do not, so that two servers never wait for each other: the work raises `Busy` and is put off.
+
+In pipeline mode a statement that only writes costs no round trip: it is kept until something is read or committed, and sent along.
+Its errors come up then, at some other work or at the commit. What a work needs to know at once (does the row exist?) is known from
+the lock: nobody else can have removed it. Whatever is sent ends with a Sync, so that PostgreSQL sees when a
+transaction idles: only then does it end one whose server was paused with a study locked.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from asktell_server.domain.access import Token
+from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
+from asktell_server.domain.objectives import Measurement
+from asktell_server.domain.study import Study
+from asktell_server.domain.trial import Trial, TrialState
+from asktell_server.storage.base import StoredRequest
+from asktell_server.storage.postgresql.connecting import Connection, one_line
+from asktell_server.storage.statements import Statements
+from asktell_server.storage.transaction import SqlTransaction
+from asktell_server.storage.write_cache import KeepingTransaction
+
+# Studies of which it is remembered who changed them last, and trials that are remembered as they were written.
+REMEMBERED = 10_000
+
+
+_IMMUTABLE = ("suggestion", "create_time", "attempt", "retry_of", "intermediate")
+
+
+class Busy(BaseException):
+    """Another server holds the study: the work is to be put off. Not an Exception, so that no work takes it for its own."""
+
+
+class _OnConnection(SqlTransaction):
+    """Executes on a connection of psycopg."""
+
+    _connection: Connection
+
+    def _run(self, statement: str, values: Mapping[str, Any]) -> None:
+        try:
+            # A cursor each: in pipeline mode one cursor would mix the results of several statements.
+            self._cursor = self._connection.cursor()
+            self._cursor.execute(statement, values)
+        except psycopg.Error as error:
+            raise _translated(error) from error
+
+    def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        self._run(statement, values)
+        try:
+            return self._cursor.fetchall()
+        except psycopg.Error as error:
+            raise _translated(error) from error
+
+
+def _translated(error: psycopg.Error) -> Exception:
+    if isinstance(error, psycopg.IntegrityError):
+        return ConcurrentUpdate(f"another writer interfered: {one_line(error)}")
+    if isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
+        return error
+    return StorageUnavailable(f"the database failed: {one_line(error)}")
+
+
+class PlainTransaction(_OnConnection):
+    """A transaction on one connection in which each statement is waited for; who begins and commits it decides what it may do."""
+
+    def __init__(self, connection: Connection, statements: Statements) -> None:
+        super().__init__(connection.cursor(), statements, psycopg)
+        self._connection = connection
+
+
+class Knowledge:
+    """Who changed a study last, as far as this server knows, and how it left trials; outlives connections.
+
+    A trial is as this server left it unless another server changed the study since, so most results are told without reading one.
+    """
+
+    def __init__(self) -> None:
+        self._own: OrderedDict[int, int] = OrderedDict()
+        self._others: dict[int, int] = {}
+        self._trials: OrderedDict[tuple[int, int], Trial] = OrderedDict()
+
+    def locked(self, study: Study) -> None:
+        """What is in the database now: not ours, unless it is what we wrote last."""
+        if self._own.get(study.id) != study.revision:
+            self._others[study.id] = study.revision
+
+    def committed(self, revisions: Mapping[int, int], trials: Mapping[tuple[int, int], Trial]) -> None:
+        """We changed these studies and trials and it is durable."""
+        for study_id, revision in revisions.items():
+            self._own[study_id] = revision
+            self._own.move_to_end(study_id)
+        for key, trial in trials.items():
+            self._trials[key] = trial
+            self._trials.move_to_end(key)
+        while len(self._own) > REMEMBERED:
+            forgotten, _ = self._own.popitem(last=False)
+            self._others.pop(forgotten, None)
+        while len(self._trials) > REMEMBERED:
+            self._trials.popitem(last=False)
+
+    def trial(self, study_id: int, number: int) -> Trial | None:
+        """A trial of a locked study, without intermediate measurements, if it is known."""
+        trial = self._trials.get((study_id, number))
+        return trial if trial is not None and trial.revision > self.others_revision(study_id) else None
+
+    def others_revision(self, study_id: int) -> int:
+        """Every change after this revision was made by us."""
+        return self._others.get(study_id, 0)
+
+
+class WritingTransaction(_OnConnection, KeepingTransaction):
+    """Transactions of the writer's connection, one after the other: `begin` before each, then `flush`, or `forget` on failure."""
+
+    def __init__(self, connection: Connection, statements: Statements, knowledge: Knowledge) -> None:
+        super().__init__(connection.cursor(), statements, psycopg)
+        self._connection = connection
+        self._knowledge = knowledge
+        self._written = 0
+        self._busy: set[object] = set()
+        self._trials: dict[tuple[int, int], Trial] = {}
+        self._changed_trials: set[tuple[int, int]] = set()
+        self._revisions: dict[int, int] = {}
+        self._pipeline: psycopg.Pipeline | None = None
+        self._unsent: list[tuple[str, Mapping[str, Any]]] = []
+        self.waits_for: object = None
+        """The id or (project, name) of the study that the last lock waited for."""
+
+    @property
+    def changes(self) -> int:
+        """Grows with every change, sent or kept."""
+        return self._written + self._kept_changes
+
+    def begin(self, busy: set[object], pipeline: psycopg.Pipeline | None = None) -> None:
+        """A new transaction, in this pipeline if there is one.
+
+        `busy` collects ids and names of studies that others hold: whoever wants them is put off at once.
+        """
+        self.forget()
+        self._busy = busy
+        self._pipeline = pipeline
+        self._written = self._kept_changes = 0
+
+    def forget(self) -> None:
+        """Forgets everything of this transaction."""
+        super().forget()
+        self._trials.clear()
+        self._changed_trials.clear()
+        self._revisions.clear()
+        self._unsent.clear()
+
+    def flush(self) -> None:
+        """Writes what was kept; nothing but the commit may follow."""
+        super().flush()
+        self._send()
+
+    def _run(self, statement: str, values: Mapping[str, Any]) -> None:
+        if self._pipeline is None:
+            super()._run(statement, values)
+        else:
+            self._unsent.append((statement, values))
+
+    def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        if self._pipeline is None:
+            super()._run(statement, values)
+        else:
+            self._send()
+            super()._run(statement, values)
+            try:
+                self._pipeline.sync()
+            except psycopg.Error as error:
+                raise _translated(error) from error
+        return self._cursor.fetchall()
+
+    def _send(self) -> None:
+        for statement, values in self._unsent:
+            super()._run(statement, values)
+        self._unsent.clear()
+
+    def changed(self) -> dict[int, int]:
+        """The revisions of the studies that this transaction changed, by id; 0 of a deleted one."""
+        return dict(self._revisions)
+
+    def committed(self) -> None:
+        """Remembers what this transaction changed, which is durable now."""
+        self._knowledge.committed(self._revisions, {key: self._trials[key] for key in self._changed_trials})
+
+    def others_revision(self, study_id: int) -> int:
+        """A revision of the locked study after which every change was made by this server."""
+        return self._knowledge.others_revision(study_id)
+
+    # Studies
+
+    def study(self, project: str, name: str) -> Study | None:
+        """The study, or None."""
+        study_id = self._ids.get((project, name))
+        return super().study(project, name) if study_id is None else self._studies[study_id]
+
+    def study_by_id(self, study_id: int) -> Study | None:
+        """The study with this internal id, or None."""
+        return self._studies.get(study_id) or super().study_by_id(study_id)
+
+    def lock_study(self, project: str, name: str) -> Study | None:
+        """The study, kept from other writers until the commit, or None. Raises Busy."""
+        study_id = self._ids.get((project, name))
+        if study_id is not None:
+            return self._studies[study_id]
+        key = {"project": project, "name": name}
+        found = self._locked((project, name), self._statements.lock_study, self._statements.try_lock_study, key)
+        if found is None and self._holding and (there := super().study(project, name)) is not None:
+            self._put_off(there)
+        return found
+
+    def lock_study_by_id(self, study_id: int) -> Study | None:
+        """As `lock_study`, by internal id."""
+        if study_id in self._studies:
+            return self._studies[study_id]
+        key = {"id": study_id}
+        found = self._locked(study_id, self._statements.lock_study_by_id, self._statements.try_lock_study_by_id, key)
+        if found is None and self._holding and (there := super().study_by_id(study_id)) is not None:
+            self._put_off(there)
+        return found
+
+    @property
+    def _holding(self) -> bool:
+        """Whether others may wait for this transaction, so that it must not wait for them."""
+        return bool(self._studies or self._written)
+
+    def _locked(self, key: object, wait: str, do_not_wait: str, values: Mapping[str, Any]) -> Study | None:
+        if key in self._busy:
+            raise Busy
+        self.waits_for = key
+        study = self._study(do_not_wait if self._holding else wait, values)
+        if study is not None:
+            self._knowledge.locked(study)
+        return self._kept(study)
+
+    def _put_off(self, study: Study) -> None:
+        self._busy |= {study.id, (study.project, study.name)}
+        raise Busy
+
+    def insert_study(self, study: Study) -> Study:
+        """Adds a study; the result carries its id."""
+        self._written += 1
+        stored = super().insert_study(study)
+        self._kept(stored)
+        self._revisions[stored.id] = stored.revision
+        return stored
+
+    def update_study(self, study: Study) -> None:
+        """Keeps what is to be written. Raises LookupError if there is no such study."""
+        if self.lock_study_by_id(study.id) is None:
+            raise LookupError(f"there is no study with id {study.id}")
+        self._keep_change(study)
+        self._revisions[study.id] = study.revision
+
+    def delete_study(self, study_id: int) -> None:
+        """Removes a study with all that belongs to it."""
+        super().delete_study(study_id)
+        self._changed_trials = {key for key in self._changed_trials if key[0] != study_id}
+        self._trials = {key: trial for key, trial in self._trials.items() if key[0] != study_id}
+        self._revisions[study_id] = 0
+        self._written += 1
+
+    # Trials and the rest
+
+    def _require_one(self, otherwise: str) -> None:
+        """Nothing: the rows that are changed are known to be there, and the count is not known before the commit."""
+
+    def trial(self, study_id: int, number: int, *, full: bool = True) -> Trial | None:
+        """The trial, or None."""
+        if full or study_id not in self._studies:
+            return super().trial(study_id, number, full=full)
+        key = (study_id, number)
+        found = (
+            self._trials.get(key)
+            or self._knowledge.trial(study_id, number)
+            or super().trial(study_id, number, full=False)
+        )
+        if found is not None:
+            self._trials[key] = found
+        return found
+
+    def trials(
+        self,
+        study_id: int,
+        *,
+        states: Collection[TrialState] = (),
+        after_number: int = 0,
+        limit: int,
+        full: bool = False,
+    ) -> list[Trial]:
+        """Trials by number after `after_number`."""
+        found = super().trials(study_id, states=states, after_number=after_number, limit=limit, full=full)
+        if study_id in self._studies and not full:
+            self._trials.update(((study_id, trial.number), trial) for trial in found)
+        return found
+
+    def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        """Adds trials with their intermediate measurements."""
+        self._written += 1
+        super().insert_trials(study_id, trials)
+        for trial in trials:
+            self._note(study_id, replace(trial, intermediate=()))
+
+    def update_trial(self, study_id: int, trial: Trial) -> None:
+        """Writes what can change. Raises LookupError if there is no such trial."""
+        known = self.trial(study_id, trial.number, full=False)
+        if known is None:
+            raise LookupError(f"there is no trial {trial.number} in the study with id {study_id}")
+        self._written += 1
+        super().update_trial(study_id, trial)
+        unchanged = {name: getattr(known, name) for name in _IMMUTABLE}
+        self._note(study_id, replace(trial, **unchanged))
+
+    def _note(self, study_id: int, trial: Trial) -> None:
+        if study_id in self._studies:
+            self._trials[study_id, trial.number] = trial
+            self._changed_trials.add((study_id, trial.number))
+
+    def insert_measurement(self, study_id: int, number: int, measurement: Measurement, revision: int) -> None:
+        """Adds an intermediate measurement; its step is set and new."""
+        self._written += 1
+        super().insert_measurement(study_id, number, measurement, revision)
+
+    def insert_request(
+        self, study_id: int | None, scope: str, request_id: str, stored: StoredRequest, time: datetime
+    ) -> None:
+        """Remembers what a request_id did."""
+        self._written += 1
+        super().insert_request(study_id, scope, request_id, stored, time)
+
+    def purge_requests(self, before: datetime, limit: int) -> int:
+        """Forgets up to `limit` requests from before a time; returns how many."""
+        self._written += 1
+        return super().purge_requests(before, limit)
+
+    def insert_token(self, token: Token) -> None:
+        """Adds a bearer token."""
+        self._written += 1
+        super().insert_token(token)
+
+    def revoke_token(self, token_id: str, time: datetime) -> bool:
+        """Makes a token good for nothing; whether that changed anything."""
+        self._written += 1
+        return super().revoke_token(token_id, time)

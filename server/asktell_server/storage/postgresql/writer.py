@@ -1,0 +1,312 @@
+"""Many works, one transaction: the thread through which one server writes to PostgreSQL.
+
+As on SQLite (`group_commit`), all works that wait run in one transaction and are answered after one commit. Besides the disk,
+the batch shares the lock on each study and the round trips: statements are sent in pipeline mode, where only what is read
+has to be waited for.
+
+    take what is queued ─> BEGIN ─> run each work, flush ─> COMMIT ─> answer in order ─> tell other servers
+                                        │ one raised
+                                        ├─ after writing nothing: its error is its answer, the rest go on
+                                        ├─ its study is held by another server: it is put off, with all later works on
+                                        │  this study, and comes first in the next batch
+                                        └─ after writing, or the database did: ROLLBACK, then each work in a transaction
+                                           of its own, again if it lost a race (a name taken, a deadlock)
+
+Works on one study thus keep their order. A transaction that holds a lock never waits for another study's, so servers
+do not block each other in circles. One that waits does so for LOCK_TIMEOUT_MS before others get their turn.
+
+A connection lost before COMMIT was sent is opened again and the batch is run again, once. After that nobody knows whether
+it was committed: the callers hear StorageUnavailable and ask again under the same request_id. Nothing waits for a database
+that is away: each batch tries to connect and, if that fails, fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+import psycopg
+from psycopg import errors
+
+from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
+from asktell_server.storage.base import CommitObserver
+from asktell_server.storage.postgresql import listening
+from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
+from asktell_server.storage.postgresql.transaction import Busy, Knowledge, WritingTransaction
+from asktell_server.storage.statements import Statements
+from asktell_server.storage.writer import BatchWriter, Job
+
+_log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+PUT_OFF_AT_MOST_S = 30.0
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
+_LOST_RACES = (psycopg.IntegrityError, errors.SerializationFailure, errors.DeadlockDetected)
+
+
+class _Spoilt(Exception):
+    """The transaction must not be committed, and the works are better run one by one."""
+
+
+class _Lost(Exception):
+    """The connection is gone; `unknown` if the transaction may have been committed."""
+
+    def __init__(self, cause: BaseException, *, unknown: bool) -> None:
+        super().__init__(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
+        self.unknown = unknown
+
+
+class PostgresWriter(BatchWriter):
+    """Runs works in transactions of one connection at a time, made to `target` when there is none."""
+
+    def __init__(
+        self,
+        target: Target,
+        statements: Statements,
+        *,
+        origin: str,
+        observer: CommitObserver,
+        max_batch: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """`origin`: the name under which this server tells others of its commits."""
+        super().__init__(max_batch=max_batch, loop=loop)
+        self._target = target
+        self._statements = statements
+        self._origin = origin
+        self._observer = observer
+        self._knowledge = Knowledge()
+        self._connection: Connection | None = None
+        self._transaction: WritingTransaction | None = None
+        self._put_off: dict[Job, float] = {}
+        self.start()
+
+    async def stop(self) -> None:
+        """Finishes what was submitted, ends the thread and closes the connection."""
+        await super().stop()
+        self._disconnect()
+
+    # All below runs in the writer's thread.
+
+    def _process(self, batch: Sequence[Job]) -> Sequence[Job]:
+        for last in (False, True):
+            try:
+                return self._bounded(self._together(batch))
+            except _Spoilt:
+                return self._bounded(self._one_by_one(batch))
+            except StorageUnavailable as error:
+                self._fail(batch, error)
+                return ()
+            except _Lost as lost:
+                self._disconnect()
+                if last or lost.unknown:
+                    self._fail(batch, StorageUnavailable(f"the database was lost: {lost}"))
+                    return ()
+        return ()
+
+    def _fail(self, batch: Sequence[Job], error: StorageUnavailable) -> None:
+        _log.error("a commit of %d works failed: %s", len(batch), error)
+        for job in batch:
+            job.error = StorageUnavailable(error.message)
+            self._put_off.pop(job, None)
+        self._answer(batch)
+
+    def _bounded(self, off: list[Job]) -> list[Job]:
+        """Those works put off that go on trying; the others are answered."""
+        now = time.monotonic()
+        since = {job: self._put_off.get(job, now) for job in off}
+        given_up = [job for job in off if now - since[job] > PUT_OFF_AT_MOST_S]
+        for job in given_up:
+            job.error = ConcurrentUpdate("another server keeps the study locked; try again")
+        self._answer(given_up)
+        self._put_off = {job: begun for job, begun in since.items() if job not in given_up}
+        return list(self._put_off)
+
+    def _together(self, batch: Sequence[Job]) -> list[Job]:
+        """Runs the batch in one transaction and answers; returns what is put off. Raises _Spoilt, _Lost, StorageUnavailable."""
+        started = time.perf_counter()
+        busy: set[object] = set()
+        done: list[Job] = []
+        off: list[Job] = []
+        waiting = list(batch)
+        while waiting:
+            connection, transaction = self._connected()
+            failure: BaseException | None = None
+            commit: psycopg.Cursor[tuple[object, ...]] | None = None
+            sent = False
+            done = []
+            for job in waiting:
+                job.result = job.error = None
+            off_before = len(off)
+            blocked: Job | None = None
+            try:
+                with connection.pipeline() as pipeline:
+                    try:
+                        connection.execute(_BEGIN)
+                        transaction.begin(busy, pipeline)
+                        for job in waiting:
+                            blocked = job
+                            (done if self._attempt(job, transaction) else off).append(job)
+                        blocked = None
+                        changed = transaction.changed()
+                        transaction.flush()
+                        sent = True
+                        commit = connection.execute("COMMIT")
+                        # After the commit and not in it: PostgreSQL lets only one transaction that notifies commit at a time.
+                        self._notify(connection, changed)
+                    except Exception as error:
+                        failure = error
+                if failure is None and not _is_committed(commit):
+                    failure = _Spoilt()
+            except psycopg.Error as error:
+                failure = failure or error
+            if sent and _is_committed(commit):
+                if failure is not None:
+                    self._untold(failure)
+                break
+            assert failure is not None
+            cause = failure if isinstance(failure, psycopg.Error) else failure.__cause__
+            self._roll_back(cause, sent=sent)
+            if not isinstance(cause, errors.LockNotAvailable) or blocked is None:
+                if not isinstance(failure, _Spoilt) and not isinstance(cause, psycopg.Error):
+                    _log.error("a commit of %d works failed", len(batch), exc_info=failure)
+                raise _Spoilt
+            # Another server has held its study for long: the others go on without it.
+            busy.add(transaction.waits_for)
+            off = [*off[:off_before], blocked]
+            waiting = [job for job in waiting if job is not blocked]
+        else:
+            return off
+        transaction.committed()
+        self._observer.committed(time.perf_counter() - started, len(done))
+        self._answer(done)
+        return off
+
+    def _attempt(self, job: Job, transaction: WritingTransaction) -> bool:
+        """Runs a work; False if it is to be put off. Raises _Spoilt, or what the database raised."""
+        written = transaction.changes
+        try:
+            job.result = job.work(transaction)
+        except Busy:
+            if transaction.changes != written:
+                raise _Spoilt from None
+            return False
+        except BaseException as error:
+            if isinstance(error, psycopg.Error) or isinstance(error.__cause__, psycopg.Error):
+                raise
+            if transaction.changes != written:
+                raise _Spoilt from None
+            job.error = _for_future(error)
+        return True
+
+    def _one_by_one(self, batch: Sequence[Job]) -> list[Job]:
+        """Runs each work in a transaction of its own and answers it; returns what is put off."""
+        busy: set[object] = set()
+        off = []
+        for job in batch:
+            if self._alone(job, busy):
+                self._answer([job])
+            else:
+                off.append(job)
+        return off
+
+    def _alone(self, job: Job, busy: set[object]) -> bool:
+        """Runs a work until it has an outcome; False if it is to be put off."""
+        for attempt in range(ATTEMPTS):
+            job.result = job.error = None
+            started = time.perf_counter()
+            sent = False
+            try:
+                connection, transaction = self._connected()
+                connection.execute(_BEGIN)
+                transaction.begin(busy)
+                job.result = job.work(transaction)
+                changed = transaction.changed()
+                transaction.flush()
+                sent = True
+                if connection.execute("COMMIT").statusmessage != "COMMIT":
+                    raise StorageUnavailable("the database refused to commit")
+            except BaseException as error:
+                cause = error if isinstance(error, psycopg.Error) else error.__cause__
+                try:
+                    self._roll_back(cause, sent=sent)
+                except _Lost as lost:
+                    self._disconnect()
+                    job.error = StorageUnavailable(f"the database was lost: {lost}")
+                    if lost.unknown or attempt:
+                        return True
+                    continue
+                if isinstance(error, Busy):
+                    return False
+                if isinstance(cause, errors.LockNotAvailable):
+                    busy.add(transaction.waits_for)
+                    return False
+                job.error = _for_future(error)
+                if not isinstance(cause, _LOST_RACES):
+                    return True
+                if not isinstance(error, ConcurrentUpdate):
+                    job.error = ConcurrentUpdate(f"another writer interfered: {one_line(cause)}")
+                time.sleep(random.uniform(0, 0.005 * 2**attempt))
+            else:
+                transaction.committed()
+                self._observer.committed(time.perf_counter() - started, 1)
+                try:
+                    self._notify(connection, changed)
+                except psycopg.Error as error:
+                    self._untold(error)
+                return True
+        return True
+
+    def _notify(self, connection: Connection, changed: Mapping[int, int]) -> None:
+        """Tells the other servers which studies changed."""
+        for payload in listening.payloads(self._origin, changed):
+            connection.execute("SELECT pg_notify(%s, %s)", (listening.CHANNEL, payload))
+
+    def _untold(self, error: BaseException) -> None:
+        """The commit stands, but other servers may have to find out by themselves."""
+        _log.warning("other servers were not told of a commit: %s", error)
+        self._disconnect()
+
+    # The connection
+
+    def _connected(self) -> tuple[Connection, WritingTransaction]:
+        if self._connection is None or self._transaction is None or self._connection.closed:
+            self._disconnect()
+            self._connection = self._target.connect()
+            self._transaction = WritingTransaction(self._connection, self._statements, self._knowledge)
+        return self._connection, self._transaction
+
+    def _disconnect(self) -> None:
+        connection, self._connection, self._transaction = self._connection, None, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
+
+    def _roll_back(self, cause: BaseException | None, *, sent: bool) -> None:
+        """Ends the transaction. Raises _Lost if the connection, or what it is connected to, is of no more use."""
+        if self._transaction is not None:
+            self._transaction.forget()
+        connection = self._connection
+        if connection is None:
+            return
+        # A primary that has become a standby keeps its connections.
+        if connection.closed or isinstance(cause, errors.ReadOnlySqlTransaction):
+            raise _Lost(cause or ConnectionError(), unknown=sent and connection.closed)
+        try:
+            connection.rollback()
+        except psycopg.Error as error:
+            raise _Lost(error, unknown=sent) from error
+
+
+def _for_future(error: BaseException) -> BaseException:
+    # A future refuses StopIteration, which would mean something else to the waiting coroutine.
+    return RuntimeError(f"work raised {error!r}") if isinstance(error, StopIteration) else error
+
+
+def _is_committed(commit: psycopg.Cursor[tuple[object, ...]] | None) -> bool:
+    """Whether PostgreSQL said so: to a COMMIT of a failed transaction it answers ROLLBACK."""
+    return commit is not None and commit.statusmessage == "COMMIT"

