@@ -3,10 +3,13 @@ PY := .venv/bin/python
 # Of bench-optimizers: the seeds, and how many runs at once.
 SEEDS ?= 0-4
 JOBS ?= 2
+# Of fuzz and fuzz-convert.
+REQUESTS ?= 1000000
+SECONDS ?= 60
 # Of soak: how many processes are killed.
 KILLS ?= 500
 
-.PHONY: audit help setup demo test lint proto bench bench-optimizers bench-optimizers-quick soak clean
+.PHONY: audit help setup demo test lint proto bench bench-optimizers bench-optimizers-quick fuzz fuzz-convert soak clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -50,8 +53,16 @@ bench-optimizers-quick: setup ## a few problems and peers, about three minutes
 audit: setup ## known vulnerabilities of the dependencies
 	scripts/audit
 
+fuzz: setup ## REQUESTS fuzzed requests to a real server; go on with it by the same command, FUZZ=--restart begins anew
+	nice $(PY) -m tests.fuzz --requests $(REQUESTS) $(FUZZ)
+
+fuzz-convert: setup ## coverage-guided fuzzing of what reads requests, for SECONDS
+	$(PY) -m pip install -q "atheris>=3,<4"
+	mkdir -p .fuzz/corpus
+	nice $(PY) -m tests.fuzz.convert -max_total_time=$(SECONDS) -max_len=4096 .fuzz/corpus
+
 soak: setup ## long fault and load runs; KILLS=500 processes killed in all, SEED=n repeats a run
 	ASKTELL_FAULTS_KILLS=$(KILLS) $(if $(SEED),ASKTELL_FAULTS_SEED=$(SEED)) $(PY) -m pytest -m soak --timeout=900 -rP
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-floor .tools .peers build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-floor .tools .peers build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz

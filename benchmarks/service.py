@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -31,8 +32,13 @@ import grpc.aio
 from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, study_service_pb2_grpc, trial_pb2
 from asktell_server.testing.postgresql import PostgresServer
 
+if __package__ is None or not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.load import many_studies, restart, tells_beside_heavy_asks
+
 ECHO = "/bench.Echo/Call"
 CLIENTS = 8
+OF_LOAD = ("tells", "restart", "studies")
 # About what an Ask's reply weighs.
 PAYLOAD = b"x" * 200
 
@@ -328,9 +334,10 @@ async def main() -> None:
     """Runs every measurement and prints its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
-    parser.add_argument(
-        "--only", choices=["throughput", "postgres", "held", "commits", "history"], help="one measurement"
-    )
+    choices = ["throughput", "postgres", "held", "commits", "history", *OF_LOAD]
+    parser.add_argument("--only", choices=choices, help="one measurement")
+    parser.add_argument("--studies", type=int, default=10_000, help="of the measurement `studies`")
+    parser.add_argument("--trials", type=int, default=100, help="of each of them; --quick divides the studies by ten")
     options = parser.parse_args()
     rounds, seconds = (2, 1.0) if options.quick else (7, 3.0)
     print(f"Python {platform.python_version()}, grpcio {grpc.__version__}, SQLite {sqlite3.sqlite_version}")
@@ -350,6 +357,10 @@ async def main() -> None:
                 ours = [20, 50, 100] if options.quick else [20, 50, 100, 200, 500, 10_000]
                 sizes = {"random": cheap, "grid": cheap, "sobol": cheap, "skopt": model, "gp": ours}
                 await latency_by_history(load, sizes, 3 if options.quick else 7)
+            if options.only in (None, "tells"):
+                await tells_beside_heavy_asks(
+                    load, address, tell_request, 2 if options.quick else 5, 500 if options.quick else 2000
+                )
             await load.close()
         if options.only in (None, "throughput", "postgres"):
             with (
@@ -360,6 +371,13 @@ async def main() -> None:
                 load = Load(echo, address.grpc)
                 await throughput(load, rounds, seconds, where="PostgreSQL", goal=1 / 3)
                 await load.close()
+    with tempfile.TemporaryDirectory(prefix="asktell-bench-") as name, echo_server() as echo:
+        if options.only in (None, "restart"):
+            await restart(Path(name), asktell_server, partial(Load, echo), 1 if options.quick else 3)
+    with tempfile.TemporaryDirectory(prefix="asktell-bench-") as name, echo_server() as echo:
+        if options.only in (None, "studies"):
+            studies = options.studies // 10 if options.quick else options.studies
+            await many_studies(Path(name), asktell_server, partial(Load, echo), studies, options.trials)
 
 
 if __name__ == "__main__":

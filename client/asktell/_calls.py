@@ -161,6 +161,25 @@ def get_trial(name: TrialName | str) -> Call[trial_pb2.Trial]:
     return Call("GetTrial", service.GetTrialRequest(name=str(name)), trial_pb2.Trial)
 
 
+def cut_trials(reply: Message) -> list[trial_pb2.Trial]:
+    """The trials in a reply that lack measurements which did not fit it."""
+    trials = [reply] if isinstance(reply, trial_pb2.Trial) else getattr(reply, "trials", ())
+    return [trial for trial in trials if trial.has_more_measurements]
+
+
+def rest_of_trial(trial: trial_pb2.Trial) -> Call[trial_pb2.Trial]:
+    """The call for the measurements that follow those of a cut trial."""
+    measured = trial.intermediate_measurements
+    request = service.GetTrialRequest(name=trial.name, after_step=measured[-1].step if measured else None)
+    return Call("GetTrial", request, trial_pb2.Trial)
+
+
+def add_measurements(trial: trial_pb2.Trial, rest: trial_pb2.Trial) -> None:
+    """Adds the measurements of the rest to a cut trial."""
+    trial.intermediate_measurements.extend(rest.intermediate_measurements)
+    trial.has_more_measurements = rest.has_more_measurements
+
+
 def list_trials(
     study: str, states: Iterable[TrialState | str] | None, full: bool, page_token: str
 ) -> Call[service.ListTrialsResponse]:

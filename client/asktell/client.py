@@ -12,7 +12,7 @@ from typing import Self, TypeVar, Unpack, cast
 from google.protobuf.message import Message
 
 from asktell import _calls
-from asktell._calls import Call
+from asktell._calls import Call, add_measurements, cut_trials, rest_of_trial
 from asktell._fork import renew_after_fork
 from asktell._heartbeat import Heartbeats
 from asktell._retry import DEFAULT_BUDGET_S, Attempts
@@ -148,7 +148,17 @@ class Client:
         self.run(_calls.delete_study(str(resolve_study(name, self._project)), missing_ok=missing_ok))
 
     def run(self, call: Call[R], timeout_s: float | None = None) -> R:
-        """Sends a call until it is answered or its budget is spent (None: the client's). Raises an AskTellError."""
+        """Sends a call until it is answered or its budget is spent (None: the client's). Raises an AskTellError.
+
+        Trials whose measurements did not fit the reply are completed by further calls.
+        """
+        reply = self._sent(call, timeout_s)
+        for trial in cut_trials(reply):
+            while trial.has_more_measurements:
+                add_measurements(trial, self._sent(rest_of_trial(trial), timeout_s))
+        return reply
+
+    def _sent(self, call: Call[R], timeout_s: float | None) -> R:
         attempts = self.attempts(call.method, patient=call.patient, timeout_s=timeout_s)
         while True:
             try:

@@ -22,7 +22,8 @@
     │   ├── EtagMismatch
     │   └── ConcurrentUpdate
     ├── ResourceExhausted          too large a message, say
-    │   └── ServerBusy             repeat after `retry_delay`
+    │   ├── ServerBusy             repeat after `retry_delay`
+    │   └── QuotaExceeded          a study, project or server may hold no more: `metadata` has the limit and its setting
     ├── OutOfRange
     │   └── RevisionInFuture
     ├── Unauthenticated            no token, or one that the server does not accept
@@ -186,6 +187,10 @@ class ServerBusy(ResourceExhausted):
     """The server has too much to do at once; `retry_delay` later the call may go through."""
 
 
+class QuotaExceeded(ResourceExhausted):
+    """A limit of the server on what a study, a project or itself may hold; `metadata["setting"]` is the flag that sets it."""
+
+
 class OutOfRange(AskTellError):
     """A position that does not exist (yet)."""
 
@@ -267,6 +272,7 @@ _BY_REASON: dict[str, type[AskTellError]] = {
     "ETAG_MISMATCH": EtagMismatch,
     "CONCURRENT_UPDATE": ConcurrentUpdate,
     "SERVER_BUSY": ServerBusy,
+    "QUOTA_EXCEEDED": QuotaExceeded,
     "REVISION_IN_FUTURE": RevisionInFuture,
     "TOKEN_EXPIRED": TokenExpired,
 }

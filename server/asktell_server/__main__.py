@@ -1,6 +1,6 @@
 """`python -m asktell_server`."""
 
-from asktell_server.cli import main
+if __name__ == "__main__":  # compute processes import this module, too, and need none of it
+    from asktell_server.cli import main
 
-if __name__ == "__main__":
     main(prog_name="asktell serve")

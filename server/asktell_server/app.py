@@ -15,18 +15,20 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from asktell.v1 import study_service_pb2, study_service_pb2_grpc
-from asktell_server.domain.study import Study
+from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import Trial
+from asktell_server.engine.admission import Admission, AdmissionConfig
 from asktell_server.engine.host import EngineHost, HostConfig
 from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.http import HttpServer
@@ -35,6 +37,7 @@ from asktell_server.optimizers.base import SourceStudy
 from asktell_server.optimizers.registry import preload
 from asktell_server.rpc.access import Gate
 from asktell_server.rpc.boundary import Boundary
+from asktell_server.rpc.reading import Registrar
 from asktell_server.rpc.servicer import Servicer
 from asktell_server.rpc.tls import RotatingCertificate, TlsConfig, UnusableCertificate, reaches_beyond_loopback
 from asktell_server.service.asking import AskConfig, Asking
@@ -42,6 +45,7 @@ from asktell_server.service.authentication import Authenticator, StoredTokens
 from asktell_server.service.commits import Bell, Commits
 from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
+from asktell_server.service.limits import Limits
 from asktell_server.service.oidc import OidcConfig, OidcTokens
 from asktell_server.service.studies import Studies
 from asktell_server.service.transfer import read_sources
@@ -56,6 +60,8 @@ _DESCRIPTOR = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"]
 SERVICE = _DESCRIPTOR.full_name
 LIVENESS, READINESS = "liveness", "readiness"
 _WHEN_READY = ("", READINESS, SERVICE)
+# Studies among which the start looks for one with a model.
+_LOOKED_AT = 50
 
 
 class CannotListen(Exception):
@@ -97,6 +103,8 @@ class ServerConfig:
     insecure: bool = False
     host: HostConfig = field(default_factory=HostConfig)
     ask: AskConfig = field(default_factory=AskConfig)
+    admission: AdmissionConfig = field(default_factory=AdmissionConfig)
+    limits: Limits = field(default_factory=Limits)
 
 
 def default_workers() -> int:
@@ -120,14 +128,15 @@ class App:
         self._metrics = metrics = Metrics(self.registry, version("asktell"))
         self.storage = storage if storage is not None else open_storage(config.database, observer=metrics)
         self.storage.listen(self._heard)
-        self.host = EngineHost(config.host, self._load, metrics, self._load_sources)
+        admission, limits = Admission(config.admission, metrics), config.limits
+        self.host = EngineHost(config.host, self._load, metrics, self._load_sources, admission)
         self._bell = Bell()
-        commits = Commits(self.storage, self.host, self._bell)
+        commits = Commits(self.storage, self.host, self._bell, admission.waiting_writes)
         servicer = Servicer(
-            Studies(self.storage, commits, clock),
-            Trials(self.storage, commits, clock, metrics),
-            Asking(self.storage, commits, self.host, clock, metrics, config.ask),
-            Watching(self.storage, self._bell, metrics),
+            Studies(self.storage, commits, clock, limits),
+            Trials(self.storage, commits, clock, metrics, limits),
+            Asking(self.storage, commits, self.host, clock, metrics, config.ask, limits),
+            Watching(self.storage, self._bell, metrics, admission.watches),
             Explaining(self.storage, self.host),
         )
         access = config.access
@@ -152,9 +161,13 @@ class App:
         """Serves from when it returns. Raises StorageUnavailable, CannotListen."""
         credentials = self._credentials()
         await self.storage.start()
+        # What takes longest before the first ask for a model is answered is to load one: begin at once.
+        active = [StudyState.ACTIVE]
+        self.host.warm_up(await self.storage.read(lambda tx: tx.studies(None, active, None, _LOOKED_AT)))
         try:
             await self._listen(credentials)
         except BaseException:
+            await self.host.stop()
             await self.storage.stop()
             raise
         self._background = asyncio.create_task(self._make_housekeeping().run())
@@ -226,11 +239,14 @@ class App:
                 ("grpc.http2.max_ping_strikes", 0),
             ],
         )
-        study_service_pb2_grpc.add_StudyServiceServicer_to_server(self._servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        registrar: Any = Registrar(server, ours=SERVICE)  # of the server, generated code needs no more
+        study_service_pb2_grpc.add_StudyServiceServicer_to_server(self._servicer, registrar)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registrar)
         if self.config.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+                reflection.aio.ReflectionServicer(names), registrar
+            )
         if self.config.http_listen is not None:
             host, port = _split(self.config.http_listen)
             try:

@@ -14,8 +14,10 @@ import signal
 import sys
 import threading
 import tomllib
+from collections.abc import Callable
+from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import uvloop
@@ -23,12 +25,16 @@ from click.core import ParameterSource
 
 from asktell_server.app import AccessConfig, App, CannotListen, ServerConfig, default_workers
 from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.engine.admission import AdmissionConfig, QueueLimits
 from asktell_server.engine.host import HostConfig
 from asktell_server.engine.pool import PoolConfig
 from asktell_server.observe import logs
 from asktell_server.rpc.tls import TlsConfig
 from asktell_server.service.asking import AskConfig
+from asktell_server.service.limits import Limits
 from asktell_server.service.oidc import BadConfig, OidcConfig
+
+F = TypeVar("F", bound=Callable[..., object])
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})")
 
@@ -93,6 +99,27 @@ class _Serve(click.Command):
 
 
 _DEFAULT = ServerConfig()
+_SCOPES = {"": "in all", "_per_project": "of one project", "_per_study": "of one study"}
+
+
+def _limit_options(command: F) -> F:
+    """Adds an option for each limit of `Limits` and for the three bounds of each queue."""
+    options = [
+        (f"max_{f.name}", getattr(_DEFAULT.limits, f.name), f.metadata["most"], f"Limit: {f.metadata['what']}")
+        for f in fields(Limits)
+    ]
+    for f in fields(AdmissionConfig):
+        bounds = astuple(getattr(_DEFAULT.admission, f.name))
+        for (scope, whose), default in zip(_SCOPES.items(), bounds, strict=True):
+            text = f"Queue: {f.metadata['what']}, {whose}; more are refused with RESOURCE_EXHAUSTED."
+            options.append((f"max_{f.name}{scope}", default, None, text))
+    for name, default, most, text in reversed(options):
+        flag = f"--{name.replace('_', '-')}"
+        add = click.option(flag, type=click.IntRange(1, most), default=default, show_envvar=True, help=text)
+        command = add(command)
+    return command
+
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -197,6 +224,13 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     help="Studies held in memory.",
 )
 @click.option(
+    "--live-trials",
+    type=click.IntRange(1),
+    default=_DEFAULT.host.live_trials,
+    show_envvar=True,
+    help="Trials of the studies held in memory, together.",
+)
+@click.option(
     "--look-ahead/--no-look-ahead",
     default=_DEFAULT.host.look_ahead,
     show_envvar=True,
@@ -205,10 +239,6 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
 @click.option(
     "--max-lag", type=click.IntRange(0), default=_DEFAULT.host.max_lag, show_envvar=True,
     help="Results that a suggestion made ahead may not have seen yet.",
-)  # fmt: skip
-@click.option(
-    "--max-waiting-asks", type=click.IntRange(1), default=_DEFAULT.host.max_waiting_asks, show_envvar=True,
-    help="Asks that may wait for a model at once; more are refused with RESOURCE_EXHAUSTED.",
 )  # fmt: skip
 @click.option(
     "--ask-timeout-s", type=click.FloatRange(0.1, 3600), default=_DEFAULT.ask.timeout_s, show_envvar=True,
@@ -226,6 +256,7 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     "--max-message-mib", type=click.IntRange(1, 1024), default=_DEFAULT.max_message_bytes // 2**20, show_envvar=True,
     help="Largest request and reply.",
 )  # fmt: skip
+@_limit_options
 @click.option(
     "--reflection/--no-reflection", default=_DEFAULT.reflection, show_envvar=True, help="Let clients list the service."
 )
@@ -269,12 +300,19 @@ def main(**options: Any) -> None:
                 studies_per_worker=options["studies_per_worker"],
             ),
             live_studies=options["live_studies"],
+            live_trials=options["live_trials"],
             look_ahead=options["look_ahead"],
             max_lag=options["max_lag"],
-            max_waiting_asks=options["max_waiting_asks"],
         ),
         ask=AskConfig(timeout_s=options["ask_timeout_s"]),
         access=_access(options["auth"] or options["oidc"] is not None, options["oidc"], options["audit_log"]),
+        admission=AdmissionConfig(
+            **{
+                f.name: QueueLimits(*(options[f"max_{f.name}{scope}"] for scope in _SCOPES))
+                for f in fields(AdmissionConfig)
+            }
+        ),
+        limits=Limits(**{f.name: options[f"max_{f.name}"] for f in fields(Limits)}),
     )
     try:
         uvloop.run(_serve(config, options["ready_file"], stop_with_parent=options["stop_with_parent"]))

@@ -14,6 +14,7 @@ from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import FloatParameter, IntParameter, Point, SearchSpace
 from asktell_server.domain.study import Algorithm, SkoptOptimizer, StoppingCriteria, Study, StudySpec, StudyState
 from asktell_server.domain.trial import Suggestion, SuggestionSource, Trial, TrialState
+from asktell_server.engine.admission import Admission, AdmissionConfig
 from asktell_server.engine.host import EngineHost, HostConfig
 from asktell_server.engine.pool import Explaining
 from asktell_server.observe.metrics import Metrics
@@ -238,6 +239,7 @@ class ScriptedPool:
         *,
         urgent: bool,
         sources: Sequence[SourceStudy] = (),
+        project: str = "",
     ) -> asyncio.Future[Proposal | None]:
         """Notes the job."""
         future: asyncio.Future[Proposal | None] = asyncio.get_running_loop().create_future()
@@ -251,6 +253,7 @@ class ScriptedPool:
         observations: Sequence[Observation],
         request: ExplainRequest,
         sources: Sequence[SourceStudy] = (),
+        project: str = "",
     ) -> Explaining:
         """Notes the job."""
         future: asyncio.Future[Explanation] = asyncio.get_running_loop().create_future()
@@ -262,7 +265,7 @@ class ScriptedPool:
         """Notes it."""
         self.hurried.append(study_id)
 
-    def warm_up(self, study_id: int, spec: StudySpec) -> None:
+    def warm_up(self, study_id: int, spec: StudySpec, project: str = "") -> None:
         """Notes it."""
         self.warmed.append(study_id)
 
@@ -278,15 +281,20 @@ class ScriptedPool:
 class Bench:
     """A host with a scripted pool over ledgers, and readings of its metrics."""
 
-    def __init__(self, *ledgers: Ledger, config: HostConfig | None = None) -> None:
+    def __init__(
+        self, *ledgers: Ledger, config: HostConfig | None = None, admission: AdmissionConfig | None = None
+    ) -> None:
         self.ledgers = {ledger.study.id: ledger for ledger in ledgers}
         self.registry = CollectorRegistry()
         self.pool = ScriptedPool()
+        metrics = Metrics(self.registry, "test")
+        self.admission = Admission(admission or AdmissionConfig(), metrics)
         self.host = EngineHost(
             replace(config or HostConfig(), look_ahead_delay_s=0.0),
             self._load,
-            Metrics(self.registry, "test"),
+            metrics,
             self._load_sources,
+            self.admission,
         )
         self.host._pool = self.pool  # type: ignore[assignment]
 

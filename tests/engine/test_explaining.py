@@ -17,6 +17,7 @@ from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.study import RandomSearch
 from asktell_server.engine import host as host_module
 from asktell_server.engine import worker
+from asktell_server.engine.admission import AdmissionConfig, QueueLimits
 from asktell_server.engine.host import HostConfig
 from asktell_server.engine.hosted import HostedStudy
 from asktell_server.engine.pool import OptimizerFailed, PoolConfig, WorkerLost, WorkerPool, _Lane, _Queue, _Ticket
@@ -41,10 +42,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_module, "create_optimizer", Scripted)
 
 
-async def with_results(ledger: Ledger, config: HostConfig | None = None) -> tuple[Bench, HostedStudy]:
+async def with_results(
+    ledger: Ledger, config: HostConfig | None = None, admission: AdmissionConfig | None = None
+) -> tuple[Bench, HostedStudy]:
     """A host with the image of a study that has two results."""
     ledger.import_(0.5, 0.25)
-    bench = Bench(ledger, config=config)
+    bench = Bench(ledger, config=config, admission=admission)
     return bench, await bench.host.image(ledger.study)
 
 
@@ -160,12 +163,12 @@ async def test_a_caller_that_goes_away_leaves_the_job_to_the_others() -> None:
 
 async def test_more_than_the_limit_are_refused_and_asks_have_a_limit_of_their_own() -> None:
     """Explanations that wait do not keep anybody from asking, and places become free again."""
-    config = HostConfig(max_waiting_explanations=1, max_waiting_asks=1)
-    bench, image = await with_results(Ledger(), config)
+    one = QueueLimits(1, 1, 1)
+    bench, image = await with_results(Ledger(), admission=AdmissionConfig(waiting_asks=one, waiting_explanations=one))
     waiting = explaining(bench, image)
     await settle()
 
-    with pytest.raises(ServerBusy, match="1 explanations are waiting"):
+    with pytest.raises(ServerBusy, match="there are 1 explanations that wait"):
         await explaining(bench, image)
     asking = asyncio.create_task(bench.host.reserve(image, 1, time.monotonic() + SOON))
     await settle()

@@ -12,6 +12,7 @@ from asktell_server.domain.errors import SearchSpaceExhausted, ServerBusy, Study
 from asktell_server.domain.study import GpOptimizer, TransferSource
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.engine import host as host_module
+from asktell_server.engine.admission import AdmissionConfig, QueueLimits
 from asktell_server.engine.host import HostConfig
 from asktell_server.engine.hosted import HostedStudy, Reservation
 from asktell_server.engine.pool import OptimizerFailed, WorkerLost
@@ -344,10 +345,11 @@ async def _cancelled(batch: asyncio.Task[Reservation], bench: Bench) -> type[Bas
 
 
 async def _refused(batch: asyncio.Task[Reservation], bench: Bench) -> type[BaseException]:
-    bench.host._waiting_asks = bench.host._config.max_waiting_asks + 1
+    asks = bench.admission.waiting_asks
+    asks._limits, before = QueueLimits(0, 0, 0), asks._limits
     bench.pool.open[0].answer()
     await asyncio.wait([batch])
-    bench.host._waiting_asks = 0
+    asks._limits = before
     return ServerBusy
 
 
@@ -431,7 +433,7 @@ async def test_a_lost_process_or_a_failed_optimizer_costs_quality_not_the_answer
 async def test_asks_beyond_the_limit_are_refused_with_a_delay_and_leave_no_trace() -> None:
     """Two may wait; the third is told when to come back, and the others are answered."""
     ledger = Ledger()
-    bench = Bench(ledger, config=HostConfig(max_waiting_asks=2))
+    bench = Bench(ledger, admission=AdmissionConfig(waiting_asks=QueueLimits(2, 9, 9)))
     image = await with_model(bench, ledger)
     waiting = [asyncio.create_task(reserve(bench, image)) for _ in range(2)]
     await settle()
@@ -627,3 +629,24 @@ async def test_sources_are_loaded_once_and_go_with_the_study_wherever_it_goes() 
     assert image.optimizer.sources == again.optimizer.sources == ledger.sources
     assert [request.sources for request in bench.pool.requests if request.study_id == 1] == [ledger.sources] * 3
     assert (loads, ledger.source_loads, other.source_loads) == (1, 2, 0)
+
+
+async def test_memory_is_bounded_by_the_trials_of_all_studies_together() -> None:
+    """The study used least recently goes, never the one at hand; what was evicted is read again, all of it."""
+    ledgers = [Ledger(study_id=i) for i in (1, 2, 3)]
+    for ledger in ledgers:
+        ledger.import_(*(i / 10 for i in range(4)))
+    bench = Bench(*ledgers, config=HostConfig(look_ahead=False, live_trials=9))
+
+    for ledger in ledgers:
+        await bench.host.image(ledger.study)
+    held = bench.metric("asktell_live_studies"), bench.metric("asktell_live_trials")
+    bench.applied(ledgers[2].import_(*(i / 20 for i in range(1, 20, 2))))
+    grown = bench.metric("asktell_live_studies"), bench.metric("asktell_live_trials")
+    again = await bench.host.image(ledgers[0].study)
+    bench.host.forget(1)
+
+    assert held == (2, 8)
+    assert grown == (1, 14)
+    assert len(again.observations) == 4
+    assert bench.metric("asktell_live_trials") == 0

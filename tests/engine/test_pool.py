@@ -315,6 +315,20 @@ def test_urgent_jobs_go_first_and_each_lane_in_order() -> None:
     assert [ticket.order for ticket in taken if ticket is not None] == [2, 4, 1, 3, 0]
 
 
+def test_projects_take_turns_and_within_a_project_its_studies() -> None:
+    """A project with many studies, or a study with many jobs, waits for itself, not others for it."""
+    jobs = _Queue()
+    many = [a_ticket(order, study_id=order % 3) for order in range(9)]
+    for ticket in many:
+        jobs.put(replace(ticket, project="many"), _Lane.URGENT)
+    for order in (9, 10):
+        jobs.put(replace(a_ticket(order, study_id=77), project="one"), _Lane.URGENT)
+
+    taken = [jobs.get() for _ in range(11)]
+
+    assert [ticket.order for ticket in taken if ticket is not None] == [0, 9, 1, 10, 2, 3, 4, 5, 6, 7, 8]
+
+
 def test_a_look_ahead_that_somebody_waits_for_becomes_urgent() -> None:
     """Otherwise the first asks of other studies would keep overtaking it."""
     jobs = _Queue()

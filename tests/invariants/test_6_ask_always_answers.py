@@ -157,7 +157,8 @@ def test_a_full_server(own: ServerProcess, mine: Stub) -> None:
         os.kill(worker, signal.SIGCONT)
 
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER_BUSY")
-    assert refusal.retry_delay_s == 1.0
+    assert refusal.retry_delay_s is not None
+    assert 0 < refusal.retry_delay_s <= 30
     assert passed.suggestion.source == Source.SAMPLER
     assert answered.suggestion.source == Source.MODEL
     assert _ask(mine, study, 60).suggestion.source == Source.MODEL

@@ -28,7 +28,10 @@ FAMILIES = {
     "asktell_commit_duration_seconds": "histogram",
     "asktell_commit_batch_size": "histogram",
     "asktell_live_studies": "gauge",
+    "asktell_live_trials": "gauge",
     "asktell_queue_depth": "gauge",
+    "asktell_queue_length": "gauge",
+    "asktell_refused": "counter",
     "asktell_watch_streams": "gauge",
     "asktell_tls_certificate_expiry_timestamp_seconds": "gauge",
 }
@@ -49,7 +52,10 @@ def everything(metrics: Metrics) -> None:
     metrics.worker_restarted()
     metrics.committed(0.0625, 7)
     metrics.live_studies(11)
+    metrics.live_trials(lambda: 12)
     metrics.waiting_asks(13)
+    metrics.queue_length("waiting_writes", lambda: 17)
+    metrics.refused("waiting_writes", "project")
     metrics.watching(1)
     metrics.watching(1)
     metrics.watching(-1)
@@ -94,7 +100,10 @@ def test_every_family_has_its_documented_name_type_and_help(registry: CollectorR
         ("asktell_commit_duration_seconds_sum", {}, 0.0625),
         ("asktell_commit_batch_size_sum", {}, 7),
         ("asktell_live_studies", {}, 11),
+        ("asktell_live_trials", {}, 12),
         ("asktell_queue_depth", {}, 13),
+        ("asktell_queue_length", {"queue": "waiting_writes"}, 17),
+        ("asktell_refused_total", {"cause": "waiting_writes", "scope": "project"}, 1),
         ("asktell_watch_streams", {}, 1),
         ("asktell_tls_certificate_expiry_timestamp_seconds", {}, 86400),
     ],
@@ -112,7 +121,9 @@ def test_no_label_names_a_study_a_worker_or_a_client(registry: CollectorRegistry
         name for family in registry.collect() for sample in family.samples for name in sample.labels if name != "le"
     }
 
-    assert names == {"version", "method", "code", "phase", "source", "state", "outcome", "cause", "reason"}
+    assert names == {
+        *("version", "method", "code", "phase", "source", "state", "outcome", "cause", "reason", "queue", "scope")
+    }
 
 
 def test_the_number_of_series_does_not_grow_with_use() -> None:

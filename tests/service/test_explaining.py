@@ -68,9 +68,9 @@ async def test_equal_calls_share_one_computation(running: InProcess, monkeypatch
     jobs = []
     explain = pool.explain
 
-    def counted(*job: object) -> object:
+    def counted(*job: object, **more: object) -> object:
         jobs.append(job)
-        return explain(*job)
+        return explain(*job, **more)
 
     monkeypatch.setattr(pool, "explain", counted)
     calls = [running.service.ExplainStudy(pb.ExplainStudyRequest(name=study, points=3)) for _ in range(10)]

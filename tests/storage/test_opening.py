@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage import migrate, version
 from asktell_server.storage.schema import metadata
 from asktell_server.storage.sql import SqlStorage
 from asktell_server.testing.samples import a_study, add_study, ask, full_trial
@@ -176,3 +177,15 @@ async def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
     assert "ix_trials_lease_expire_time" in plans["leases"]
     assert "ix_trials_study_id_state_number (study_id=? AND state=? AND number>?)" in plans["waiting"]
     assert "ix_requests_time" in plans["purge"]
+
+
+def test_the_version_that_is_known_without_alembic_is_that_of_the_migrations(tmp_path: Path) -> None:
+    """And a current database is known for one, an empty one not."""
+    connection = sqlite3.connect(tmp_path / "studies.db", isolation_level=None)
+    before = version.is_newest(connection)
+    migrate.upgrade_sqlite(connection)
+    after = version.is_newest(connection)
+    connection.close()
+
+    assert migrate.newest_revision() == version.NEWEST
+    assert (before, after) == (False, True)

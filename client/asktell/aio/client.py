@@ -13,7 +13,7 @@ from typing import Self, TypeVar, Unpack, cast
 from google.protobuf.message import Message
 
 from asktell import _calls
-from asktell._calls import Call
+from asktell._calls import Call, add_measurements, cut_trials, rest_of_trial
 from asktell._retry import DEFAULT_BUDGET_S, Attempts
 from asktell._status import CallFailed, to_error
 from asktell._targets import LOCAL_PREFIX, resolve_study, resolve_target
@@ -124,7 +124,17 @@ class AsyncClient:
         await self.run(_calls.delete_study(str(resolve_study(name, self._project)), missing_ok=missing_ok))
 
     async def run(self, call: Call[R], timeout_s: float | None = None) -> R:
-        """Sends a call until it is answered or its budget is spent (None: the client's). Raises an AskTellError."""
+        """Sends a call until it is answered or its budget is spent (None: the client's). Raises an AskTellError.
+
+        Trials whose measurements did not fit the reply are completed by further calls.
+        """
+        reply = await self._sent(call, timeout_s)
+        for trial in cut_trials(reply):
+            while trial.has_more_measurements:
+                add_measurements(trial, await self._sent(rest_of_trial(trial), timeout_s))
+        return reply
+
+    async def _sent(self, call: Call[R], timeout_s: float | None) -> R:
         attempts = self.attempts(call.method, patient=call.patient, timeout_s=timeout_s)
         while True:
             try:

@@ -409,8 +409,8 @@ class GpOptimizer(_message.Message):
         parameter name of the same type. At most 10 sources, each once.
         """
         revision: _builtins.int
-        """Results up to this revision of the source are used, so that suggestions stay reproducible. Set by the server when the
-        study is created.
+        """Results up to this revision of the source are used, of its first 10,000 trials, so that suggestions stay reproducible. Set by
+        the server when the study is created.
         """
         def __init__(
             self,

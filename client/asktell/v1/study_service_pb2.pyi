@@ -32,6 +32,7 @@ they apply, `BadRequest` (all violations at once, up to 20, and a count of the r
   UNAUTHENTICATED      UNAUTHENTICATED, TOKEN_EXPIRED           where callers must be known: send `authorization: Bearer TOKEN`
   PERMISSION_DENIED    PERMISSION_DENIED                        the same whether the project or study exists or not
   RESOURCE_EXHAUSTED   SERVER_BUSY                              repeat after `RetryInfo.retry_delay`
+                       QUOTA_EXCEEDED                           a limit of this server; waiting does not help
   UNIMPLEMENTED        FEATURE_NOT_IMPLEMENTED                  the study asks for something that this server cannot do
   UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE, COMPUTE_UNAVAILABLE    repeat
   OUT_OF_RANGE         REVISION_IN_FUTURE                       WatchStudy was given a revision that is not there
@@ -389,7 +390,9 @@ class WatchStudyResponse(_message.Message):
 
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[_trial_pb2.Trial]:
-        """Trials that changed, as they are now, by number; of their intermediate measurements only those that are new."""
+        """Trials that changed, as they are now, by number; of their intermediate measurements only those that are new. A message holds at
+        most about 2 MiB: a trial with more new measurements is repeated in the next message with the rest.
+        """
 
     def __init__(
         self,
@@ -1102,18 +1105,24 @@ class GetTrialRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    AFTER_STEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/studies/{study}/trials/{number}`."""
+    after_step: _builtins.int
+    """Only intermediate measurements of later steps than this. Absent: from the first one on."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        after_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__after_step: _TypeAlias = _typing.Literal["after_step"]  # noqa: Y015
+    _WhichOneofArgType__after_step: _TypeAlias = _typing.Literal["_after_step", b"_after_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_step) -> _WhichOneofReturnType__after_step | None: ...
 
 Global___GetTrialRequest: _TypeAlias = GetTrialRequest  # noqa: Y015
 
@@ -1229,7 +1238,7 @@ class ListBestTrialsResponse(_message.Message):
     """Token of the next page; empty at the end."""
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[_trial_pb2.Trial]:
-        """The trials, with all their measurements."""
+        """The trials, with their measurements as in GetTrial. A page holds at most about 2 MiB, too."""
 
     def __init__(
         self,

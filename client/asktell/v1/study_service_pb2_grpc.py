@@ -250,7 +250,7 @@ class StudyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTrial(self, request, context):
-        """Returns a trial with all its measurements. Errors: NOT_FOUND.
+        """Returns a trial with its measurements: all of them, or as many as fit about 2 MiB and `has_more_measurements`. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,6 +32,7 @@ they apply, `BadRequest` (all violations at once, up to 20, and a count of the r
   UNAUTHENTICATED      UNAUTHENTICATED, TOKEN_EXPIRED           where callers must be known: send `authorization: Bearer TOKEN`
   PERMISSION_DENIED    PERMISSION_DENIED                        the same whether the project or study exists or not
   RESOURCE_EXHAUSTED   SERVER_BUSY                              repeat after `RetryInfo.retry_delay`
+                       QUOTA_EXCEEDED                           a limit of this server; waiting does not help
   UNIMPLEMENTED        FEATURE_NOT_IMPLEMENTED                  the study asks for something that this server cannot do
   UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE, COMPUTE_UNAVAILABLE    repeat
   OUT_OF_RANGE         REVISION_IN_FUTURE                       WatchStudy was given a revision that is not there
@@ -128,7 +129,7 @@ class StudyServiceStub:
     study may be in any state. Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     GetTrial: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.GetTrialRequest, _trial_pb2.Trial]
-    """Returns a trial with all its measurements. Errors: NOT_FOUND."""
+    """Returns a trial with its measurements: all of them, or as many as fit about 2 MiB and `has_more_measurements`. Errors: NOT_FOUND."""
     ListTrials: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ListTrialsRequest, _study_service_pb2.ListTrialsResponse]
     """Lists the trials of a study by number. Errors: INVALID_ARGUMENT, NOT_FOUND."""
     ListBestTrials: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ListBestTrialsRequest, _study_service_pb2.ListBestTrialsResponse]
@@ -198,7 +199,7 @@ class StudyServiceAsyncStub(StudyServiceStub):
     study may be in any state. Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     GetTrial: _aio.UnaryUnaryMultiCallable[_study_service_pb2.GetTrialRequest, _trial_pb2.Trial]  # type: ignore[assignment]
-    """Returns a trial with all its measurements. Errors: NOT_FOUND."""
+    """Returns a trial with its measurements: all of them, or as many as fit about 2 MiB and `has_more_measurements`. Errors: NOT_FOUND."""
     ListTrials: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ListTrialsRequest, _study_service_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """Lists the trials of a study by number. Errors: INVALID_ARGUMENT, NOT_FOUND."""
     ListBestTrials: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ListBestTrialsRequest, _study_service_pb2.ListBestTrialsResponse]  # type: ignore[assignment]
@@ -355,7 +356,7 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_service_pb2.GetTrialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trial_pb2.Trial, _abc.Awaitable[_trial_pb2.Trial]]:
-        """Returns a trial with all its measurements. Errors: NOT_FOUND."""
+        """Returns a trial with its measurements: all of them, or as many as fit about 2 MiB and `has_more_measurements`. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListTrials(

@@ -343,6 +343,7 @@ class Trial(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    HAS_MORE_MEASUREMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/studies/{study}/trials/{number}`; numbers count from 1 and are never given twice."""
     state: Global___Trial.State.ValueType
@@ -359,6 +360,10 @@ class Trial(_message.Message):
     """Free text, at most 16384 characters. Can be updated."""
     revision: _builtins.int
     """The study's revision at the trial's last change. Set by the server."""
+    has_more_measurements: _builtins.bool
+    """Whether `intermediate_measurements` was cut, because a reply holds at most about 2 MiB: the rest follows the step of the last one
+    here, and GetTrial with `after_step` returns it.
+    """
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, _search_space_pb2.ParameterValue]:
         """The point to evaluate: a value for each active parameter."""
@@ -415,10 +420,11 @@ class Trial(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        has_more_measurements: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_of", b"_retry_of", "create_time", b"create_time", "end_time", b"end_time", "lease_expire_time", b"lease_expire_time", "measurement", b"measurement", "retry_of", b"retry_of", "start_time", b"start_time", "suggestion", b"suggestion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_of", b"_retry_of", "attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "intermediate_measurements", b"intermediate_measurements", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "measurement", b"measurement", "name", b"name", "notes", b"notes", "parameters", b"parameters", "retry_of", b"retry_of", "revision", b"revision", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "suggestion", b"suggestion", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_of", b"_retry_of", "attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "has_more_measurements", b"has_more_measurements", "intermediate_measurements", b"intermediate_measurements", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "measurement", b"measurement", "name", b"name", "notes", b"notes", "parameters", b"parameters", "retry_of", b"retry_of", "revision", b"revision", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "suggestion", b"suggestion", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_of: _TypeAlias = _typing.Literal["retry_of"]  # noqa: Y015
     _WhichOneofArgType__retry_of: _TypeAlias = _typing.Literal["_retry_of", b"_retry_of"]  # noqa: Y015

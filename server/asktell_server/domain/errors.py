@@ -25,6 +25,7 @@
     │   └── TokenExpired
     ├── PermissionDenied           the role in the project does not allow it, or there is no such project for the caller
     ├── ServerBusy                 carries how long to wait
+    ├── QuotaExceeded              names the limit, its value and the setting
     ├── FeatureNotImplemented      names what was asked for
     ├── Unavailable
     │   ├── Draining
@@ -237,9 +238,19 @@ class ServerBusy(AskTellError):
 
     reason = "SERVER_BUSY"
 
-    def __init__(self, message: str, retry_delay_s: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_delay_s: float, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, metadata)
         self.retry_delay_s = retry_delay_s
+
+
+class QuotaExceeded(AskTellError):
+    """Something may not grow beyond a limit of this server. Waiting does not help; the operator may raise `setting`."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, message: str, *, limit: str, value: int, setting: str) -> None:
+        super().__init__(f"{message}; the server's operator can raise {setting}")
+        self.metadata = {"limit": limit, "value": str(value), "setting": setting}
 
 
 class FeatureNotImplemented(AskTellError):

@@ -30,6 +30,9 @@ class TrialState(Enum):
     PRUNED = "PRUNED"
     EXPIRED = "EXPIRED"
 
+    # Members are singletons: their identity will do, and costs a fraction of Enum's own hash. Counts are kept by state.
+    __hash__ = object.__hash__
+
     @property
     def has_result(self) -> bool:
         """Whether a trial in this state taught something: it can change no more."""
@@ -103,6 +106,7 @@ class Suggestion:
 class Trial:
     """One trial as it stands at `revision` of its study.
 
+    `is_cut` says that there are more intermediate measurements, after the last one here.
     `finish_revision` is the revision at which it got its result and never changes: with `number` it orders the history
     that optimizers see, live and after a restart alike.
     """
@@ -114,6 +118,7 @@ class Trial:
     state_reason: str = ""
     measurement: Measurement | None = None
     intermediate: tuple[Measurement, ...] = ()
+    is_cut: bool = False
     worker: str = ""
     lease_expire_time: datetime | None = None
     attempt: int = 1

@@ -27,6 +27,7 @@ from asktell_server.domain.errors import ComputeUnavailable, SearchSpaceExhauste
 from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import Suggestion, Trial
+from asktell_server.engine.admission import Admission, AdmissionConfig
 from asktell_server.engine.hosted import Computation, Held, HostedStudy, Reservation, SharedExplanation
 from asktell_server.engine.pool import OptimizerFailed, PoolConfig, WorkerLost, WorkerPool
 from asktell_server.observe.metrics import Metrics
@@ -46,19 +47,18 @@ SourceLoader = Callable[[Study], Awaitable[Sequence[SourceStudy]]]
 class HostConfig:
     """Engine host.
 
-    `live_studies`: studies held in memory; the one used least recently goes first. `look_ahead`: make the next suggestion
+    `live_studies`: studies held in memory, `live_trials`: trials of all of them together; the study used least recently goes first,
+    and is read again when it is asked for. `look_ahead`: make the next suggestion
     before it is asked for, `look_ahead_delay_s` after what gave cause for it, so that the reply goes out first. `max_lag`:
-    results that a held suggestion may not have seen yet. `max_waiting_asks`: asks that may wait for a model at once; more are
-    refused with SERVER_BUSY. `max_waiting_explanations`: likewise for explanations.
+    results that a held suggestion may not have seen yet.
     """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     live_studies: int = 1000
+    live_trials: int = 300_000
     look_ahead: bool = True
     look_ahead_delay_s: float = 0.01
     max_lag: int = 0
-    max_waiting_asks: int = 1000
-    max_waiting_explanations: int = 100
 
 
 async def _no_sources(_: Study) -> Sequence[SourceStudy]:
@@ -69,7 +69,12 @@ class EngineHost:
     """Hosts live optimizers keyed by study. Used from the event loop only."""
 
     def __init__(
-        self, config: HostConfig, load: Loader, metrics: Metrics, load_sources: SourceLoader = _no_sources
+        self,
+        config: HostConfig,
+        load: Loader,
+        metrics: Metrics,
+        load_sources: SourceLoader = _no_sources,
+        admission: Admission | None = None,
     ) -> None:
         self._config = config
         self._load = load
@@ -78,9 +83,18 @@ class EngineHost:
         self._pool = WorkerPool(config.pool, metrics)
         self._studies: OrderedDict[int, HostedStudy] = OrderedDict()
         self._ids: dict[tuple[str, str], int] = {}
+        self._live_trials = 0
+        metrics.live_trials(lambda: self._live_trials)
         self._loading: dict[int, asyncio.Task[HostedStudy]] = {}
-        self._waiting_asks = 0
-        self._waiting_explanations = 0
+        admission = admission or Admission(AdmissionConfig(), metrics)
+        self._asks, self._explanations = admission.waiting_asks, admission.waiting_explanations
+
+    def warm_up(self, studies: Iterable[Study]) -> None:
+        """Gets the compute processes ready if one of these studies, which were there at the start, has a model."""
+        for study in studies:
+            if create_optimizer(study.spec).uses_results:
+                self._pool.warm_up_all(study.spec)
+                return
 
     async def stop(self) -> None:
         """Ends the compute processes."""
@@ -125,7 +139,7 @@ class EngineHost:
         if count > 1 or hosted.turn.locked():
             # A batch is one run of numbers: others wait for their turn, unless their deadline is nearer.
             try:
-                async with self._waiting_until(deadline):
+                async with self._waiting_until(hosted, deadline):
                     await hosted.turn.acquire()
             except TimeoutError:
                 return await self._reserve(hosted, count, deadline)
@@ -166,27 +180,33 @@ class EngineHost:
         """
         if not hosted.optimizer.explains:
             hosted.optimizer.explain(request)  # which says so
-        if self._waiting_explanations >= self._config.max_waiting_explanations:
-            raise ServerBusy(f"{self._waiting_explanations} explanations are waiting", retry_delay_s=1.0)
+        with self._explanations.entered(hosted.study.project, hosted.study.name):
+            return await self._explain(hosted, request, deadline)
+
+    async def _explain(self, hosted: HostedStudy, request: ExplainRequest, deadline: float) -> tuple[int, Explanation]:
         revision, key = hosted.applied_revision, (len(hosted.observations), request)
         shared = hosted.explanations.get(key)
         if shared is None:
             made = self._pool.explain(
-                hosted.study.id, hosted.study.spec, tuple(hosted.observations), request, hosted.sources
+                hosted.study.id,
+                hosted.study.spec,
+                tuple(hosted.observations),
+                request,
+                hosted.sources,
+                project=hosted.study.project,
             )
             shared = hosted.explanations[key] = SharedExplanation(made)
             made.future.add_done_callback(lambda _: hosted.drop_explanation(key, shared))
         shared.waiters += 1
-        self._waiting_explanations += 1
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return revision, await asyncio.shield(shared.making.future)
         except TimeoutError:
-            raise ServerBusy("the explanation was not ready in time", retry_delay_s=1.0) from None
+            delay_s = self._explanations.retry_delay_s
+            raise ServerBusy("the explanation was not ready in time", retry_delay_s=delay_s) from None
         except WorkerLost as error:
             raise ComputeUnavailable(f"the explanation is lost: {error}; try again") from error
         finally:
-            self._waiting_explanations -= 1
             shared.waiters -= 1
             if not shared.waiters and shared.making.withdraw():
                 hosted.drop_explanation(key, shared)
@@ -201,7 +221,9 @@ class EngineHost:
         """Takes over a commit of this server."""
         hosted = self._studies.get(study.id)
         if hosted is not None:
+            before = hosted.size
             hosted.applied(study, trials)
+            self._grew(hosted, before)
             self._look_ahead_soon(hosted)
 
     def overtaken(self, study_id: int, revision: int) -> None:
@@ -213,10 +235,22 @@ class EngineHost:
     def forget(self, study_id: int) -> None:
         """Drops a study that was deleted."""
         self._drop(self._studies.pop(study_id, None))
-        self._metrics.live_studies(len(self._studies))
+
+    def _grew(self, hosted: HostedStudy, before: int) -> None:
+        """Called when an image has grown from a size: studies go until no more is held than may be, but never this one."""
+        if self._studies.get(hosted.study.id) is not hosted:
+            return  # evicted or deleted meanwhile
+        self._live_trials += hosted.size - before
+        self._studies.move_to_end(hosted.study.id)
+        while len(self._studies) > 1 and (
+            len(self._studies) > self._config.live_studies or self._live_trials > self._config.live_trials
+        ):
+            self._drop(self._studies.popitem(last=False)[1])
 
     def _drop(self, hosted: HostedStudy | None) -> None:
         if hosted is not None:
+            self._live_trials -= hosted.size
+            self._metrics.live_studies(len(self._studies))
             key = (hosted.study.project, hosted.study.name)
             if self._ids.get(key) == hosted.study.id:
                 del self._ids[key]
@@ -229,17 +263,17 @@ class EngineHost:
             hosted = HostedStudy(study, create_optimizer(study.spec, sources), sources)
             self._studies[study.id] = hosted
             self._ids[study.project, study.name] = study.id
-            if hosted.optimizer.uses_results:
-                self._pool.warm_up(study.id, study.spec)
-            while len(self._studies) > self._config.live_studies:
-                self._drop(self._studies.popitem(last=False)[1])
             self._metrics.live_studies(len(self._studies))
+            if hosted.optimizer.uses_results:
+                self._pool.warm_up(study.id, study.spec, study.project)
         while hosted.stale:
             changes = await self._load(study.id, hosted.applied_revision)
             if changes is None:
                 self.forget(study.id)
                 raise StudyNotFound(f"projects/{study.project}/studies/{study.name}")
+            before = hosted.size
             hosted.caught_up(*changes)
+            self._grew(hosted, before)
         self._metrics.ask_phase("catch_up", time.perf_counter() - started)
         self._look_ahead_soon(hosted)
         return hosted
@@ -269,7 +303,7 @@ class EngineHost:
                     self._metrics.look_ahead("joined")
             joined = True
             try:
-                await self._wait(computation, deadline)
+                await self._wait(hosted, computation, deadline)
             except TimeoutError:
                 return self._fallback(hosted, "deadline", "the deadline was near")
             except WorkerLost as error:
@@ -278,27 +312,24 @@ class EngineHost:
                 log.error("optimizer failed", study=hosted.study.name, trial=number, error=str(error))
                 return self._fallback(hosted, "numerical", f"the optimizer failed: {str(error).splitlines()[-1]}")
 
-    async def _wait(self, computation: Computation, deadline: float) -> None:
+    async def _wait(self, hosted: HostedStudy, computation: Computation, deadline: float) -> None:
         computation.waiters += 1
         try:
-            async with self._waiting_until(deadline):
+            async with self._waiting_until(hosted, deadline):
                 await asyncio.shield(computation.future)
         finally:
             computation.waiters -= 1
 
     @asynccontextmanager
-    async def _waiting_until(self, deadline: float) -> AsyncIterator[None]:
+    async def _waiting_until(self, hosted: HostedStudy, deadline: float) -> AsyncIterator[None]:
         """Where an ask waits: counted, bounded, and no longer than until its deadline. Raises ServerBusy, TimeoutError."""
-        if self._waiting_asks >= self._config.max_waiting_asks:
-            raise ServerBusy(f"{self._waiting_asks} asks are waiting for a suggestion", retry_delay_s=1.0)
-        self._waiting_asks += 1
-        self._metrics.waiting_asks(self._waiting_asks)
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                yield
+            with self._asks.entered(hosted.study.project, hosted.study.name):
+                self._metrics.waiting_asks(len(self._asks))
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    yield
         finally:
-            self._waiting_asks -= 1
-            self._metrics.waiting_asks(self._waiting_asks)
+            self._metrics.waiting_asks(len(self._asks))
 
     def _fallback(self, hosted: HostedStudy, cause: str, detail: str) -> Suggestion:
         self._metrics.fell_back(cause)
@@ -320,6 +351,7 @@ class EngineHost:
             number,
             urgent=urgent,
             sources=hosted.sources,
+            project=hosted.study.project,
         )
         computation = hosted.computation = Computation(number, version, generation, future)
 

@@ -103,6 +103,11 @@ class HostedStudy:
         """The trial that the next suggestion is for."""
         return self.study.next_number + len(self.reserved)
 
+    @property
+    def size(self) -> int:
+        """How many trials the image holds."""
+        return len(self.observations) + len(self.unfinished)
+
     def pending(self) -> list[Point]:
         """Points that are being evaluated or about to be, by trial number, with those that were given up.
 

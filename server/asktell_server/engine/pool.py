@@ -1,6 +1,7 @@
 """Compute processes, each with a queue: a study is pinned to one, so that its model stays warm there.
 
-Jobs are suggestions, of which those that somebody waits for go first, and explanations, which go last.
+Jobs are suggestions, of which those that somebody waits for go first, and explanations, which go last. Among equals projects
+take turns, and within a project its studies: who asks for much waits for itself.
 
 Processes are spawned, never forked: a fork beside gRPC's threads deadlocks. One thread per process owns the pipe to it. A
 process that dies, or is busy longer than `job_limit_s`, is replaced, and its job fails with WorkerLost.
@@ -83,20 +84,73 @@ class _Ticket:
     submitted: float
     sources: Sequence[SourceStudy] = ()
     request: ExplainRequest | None = None
+    project: str = ""
+
+
+class _Turns:
+    """Tickets of one lane. Projects take turns, within a project studies, within a study tickets go in order of arrival."""
+
+    def __init__(self) -> None:
+        self._projects: OrderedDict[str, OrderedDict[int, OrderedDict[int, _Ticket]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.all())
+
+    def __bool__(self) -> bool:
+        return bool(self._projects)
+
+    def put(self, ticket: _Ticket) -> None:
+        """Adds a ticket behind those of its study."""
+        studies = self._projects.setdefault(ticket.project, OrderedDict())
+        studies.setdefault(ticket.study_id, OrderedDict())[ticket.order] = ticket
+
+    def next(self) -> _Ticket:
+        """Takes out the ticket whose turn it is, of at least one; its study and its project have the last turn then."""
+        project, studies = next(iter(self._projects.items()))
+        study_id, tickets = next(iter(studies.items()))
+        ticket = next(iter(tickets.values()))
+        studies.move_to_end(study_id)
+        self._projects.move_to_end(project)
+        self.discard(ticket)
+        return ticket
+
+    def discard(self, ticket: _Ticket) -> None:
+        """Takes out a ticket, if it is there."""
+        studies = self._projects.get(ticket.project)
+        tickets = None if studies is None else studies.get(ticket.study_id)
+        if studies is None or tickets is None or tickets.pop(ticket.order, None) is None:
+            return
+        if not tickets:
+            del studies[ticket.study_id]
+        if not studies:
+            del self._projects[ticket.project]
+
+    def of_study(self, study_id: int) -> list[_Ticket]:
+        """The tickets of a study."""
+        return [
+            ticket
+            for studies in self._projects.values()
+            if study_id in studies
+            for ticket in studies[study_id].values()
+        ]
+
+    def all(self) -> list[_Ticket]:
+        """Every ticket."""
+        return [t for studies in self._projects.values() for tickets in studies.values() for t in tickets.values()]
 
 
 class _Queue:
-    """What one process is still to do. Each lane in order of arrival; a ticket that is cancelled leaves at once."""
+    """What one process is still to do, by lane; a ticket that is cancelled leaves at once."""
 
     def __init__(self) -> None:
-        self._lanes: dict[_Lane, OrderedDict[int, _Ticket]] = {lane: OrderedDict() for lane in _Lane}
+        self._lanes: dict[_Lane, _Turns] = {lane: _Turns() for lane in _Lane}
         self._changed = threading.Condition()
         self._closed = False
 
     def put(self, ticket: _Ticket, lane: _Lane) -> None:
         with self._changed:
             if not self._closed:
-                self._lanes[lane][ticket.order] = ticket
+                self._lanes[lane].put(ticket)
                 self._changed.notify()
                 return
         _fail(ticket)
@@ -108,13 +162,14 @@ class _Queue:
     def discard(self, ticket: _Ticket) -> None:
         with self._changed:
             for lane in self._lanes.values():
-                lane.pop(ticket.order, None)
+                lane.discard(ticket)
 
     def hurry(self, study_id: int) -> None:
         with self._changed:
             ahead = self._lanes[_Lane.AHEAD]
-            for ticket in [ticket for ticket in ahead.values() if ticket.study_id == study_id]:
-                self._lanes[_Lane.URGENT][ticket.order] = ahead.pop(ticket.order)
+            for ticket in ahead.of_study(study_id):
+                ahead.discard(ticket)
+                self._lanes[_Lane.URGENT].put(ticket)
 
     def get(self) -> _Ticket | None:
         """The next ticket; None once the queue is closed."""
@@ -122,7 +177,7 @@ class _Queue:
             while not self._closed:
                 for lane in self._lanes.values():
                     if lane:
-                        return lane.popitem(last=False)[1]
+                        return lane.next()
                 self._changed.wait()
             return None
 
@@ -130,7 +185,7 @@ class _Queue:
         """Fails what is left and all that will come."""
         with self._changed:
             self._closed = True
-            left = [ticket for lane in self._lanes.values() for ticket in lane.values()]
+            left = [ticket for lane in self._lanes.values() for ticket in lane.all()]
             self._changed.notify()
         for ticket in left:
             _fail(ticket)
@@ -167,6 +222,7 @@ class WorkerPool:
         *,
         urgent: bool,
         sources: Sequence[SourceStudy] = (),
+        project: str = "",
     ) -> asyncio.Future[Proposal | None]:
         """Queues the suggestion for trial `number`. The future raises WorkerLost, OptimizerFailed or SearchSpaceExhausted.
 
@@ -174,7 +230,7 @@ class WorkerPool:
         not seen.
         """
         lane = _Lane.URGENT if urgent else _Lane.AHEAD
-        return _awaitable(self._put(study_id, spec, observations, pending, number, lane, sources))
+        return _awaitable(self._put(study_id, spec, observations, pending, number, lane, sources, project=project))
 
     def explain(
         self,
@@ -183,19 +239,25 @@ class WorkerPool:
         observations: Sequence[Observation],
         request: ExplainRequest,
         sources: Sequence[SourceStudy] = (),
+        project: str = "",
     ) -> Explaining:
         """Queues an explanation behind all else. Its future raises WorkerLost, OptimizerFailed or NoModel."""
-        future = self._put(study_id, spec, observations, (), 0, _Lane.EXPLAIN, sources, request)
+        future = self._put(study_id, spec, observations, (), 0, _Lane.EXPLAIN, sources, request, project)
         return Explaining(_awaitable(future), future.cancel)
 
     def hurry(self, study_id: int) -> None:
         """Makes what was queued ahead for a study urgent: somebody waits for it now."""
         self._worker(study_id).queue.hurry(study_id)
 
-    def warm_up(self, study_id: int, spec: StudySpec) -> None:
+    def warm_up(self, study_id: int, spec: StudySpec, project: str = "") -> None:
         """Lets the study's worker load what it will need, unless it has better to do. Returns at once."""
         if self._worker(study_id).queue.is_empty(_Lane.WARM_UP):
-            _awaitable(self._put(study_id, spec, (), (), 0, _Lane.WARM_UP))
+            _awaitable(self._put(study_id, spec, (), (), 0, _Lane.WARM_UP, project=project))
+
+    def warm_up_all(self, spec: StudySpec) -> None:
+        """Starts every compute process, and lets it load what studies with this spec will need. Returns at once."""
+        for study_id in range(len(self._workers)):
+            self.warm_up(study_id, spec)
 
     def _worker(self, study_id: int) -> _Worker:
         return self._workers[study_id % len(self._workers)]
@@ -210,11 +272,12 @@ class WorkerPool:
         lane: _Lane,
         sources: Sequence[SourceStudy] = (),
         request: ExplainRequest | None = None,
+        project: str = "",
     ) -> Future[Any]:
         future: Future[Any] = Future()
         now = time.perf_counter()
         order = next(self._order)
-        ticket = _Ticket(order, study_id, spec, observations, pending, number, future, now, sources, request)
+        ticket = _Ticket(order, study_id, spec, observations, pending, number, future, now, sources, request, project)
         self._worker(study_id).put(ticket, lane)
         return future
 

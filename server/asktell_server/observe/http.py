@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -15,10 +15,32 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+# Each connection has a thread; more at once are closed. A scraper and a kubelet need one each.
+MOST_CONNECTIONS = 64
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serves a connection in a thread of its own, if there is a place."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serves a connection, then frees its place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that went away or sent what nobody can read."""
+
     def server_bind(self) -> None:
+        self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         # As the base class does, but without asking DNS for this machine's name.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])

@@ -12,6 +12,10 @@ from typing import Literal
 
 import structlog
 
+# gRPC logs a traceback when a reply finds that its caller has gone: cancelled, disconnected, or past its deadline.
+_CALLER_GONE = "ExecuteBatchError raised in core by servicer method"
+_GRPC_LOGGER = "grpc._cython.cygrpc"
+
 LogFormat = Literal["auto", "json", "console"]
 
 
@@ -42,4 +46,9 @@ def setup(level: str = "info", log_format: LogFormat = "auto") -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
         )
     )
+    logging.getLogger(_GRPC_LOGGER).addFilter(_is_news)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_CALLER_GONE)

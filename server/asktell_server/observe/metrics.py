@@ -6,7 +6,7 @@ study, worker or client, so the number of series does not grow with use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -100,7 +100,20 @@ class Metrics:
             "asktell_commit_batch_size", "Writes that shared one commit.", registry=registry, buckets=BATCH_BUCKETS
         )
         self._live_studies = Gauge("asktell_live_studies", "Studies held in memory.", registry=registry)
+        self._live_trials = Gauge("asktell_live_trials", "Trials of the studies held in memory.", registry=registry)
         self._queue_depth = Gauge("asktell_queue_depth", "Asks that wait for a suggestion.", registry=registry)
+        self._queue_length = Gauge(
+            "asktell_queue_length",
+            "Calls inside each bounded queue: waiting_asks, waiting_explanations, waiting_writes, watches.",
+            ["queue"],
+            registry=registry,
+        )
+        self._refused = Counter(
+            "asktell_refused_total",
+            "Calls refused for a full queue (its name; scope study, project or server) or a limit (quota; its name).",
+            ["cause", "scope"],
+            registry=registry,
+        )
         self._streams = Gauge("asktell_watch_streams", "Open WatchStudy streams.", registry=registry)
         self._rpc_children: dict[tuple[str, str], Histogram] = {}
 
@@ -163,9 +176,21 @@ class Metrics:
         """So many studies are held in memory."""
         self._live_studies.set(count)
 
+    def live_trials(self, count: Callable[[], float]) -> None:
+        """How to find out, at any time and from any thread, how many trials are held in memory."""
+        self._live_trials.set_function(count)
+
     def waiting_asks(self, count: int) -> None:
         """So many asks wait for a suggestion."""
         self._queue_depth.set(count)
+
+    def queue_length(self, queue: str, length: Callable[[], float]) -> None:
+        """How to find out, at any time and from any thread, how many are inside a queue."""
+        self._queue_length.labels(queue).set_function(length)
+
+    def refused(self, cause: str, scope: str) -> None:
+        """A call was refused: by a queue's name and the scope of its bound, or by "quota" and the limit's name."""
+        self._refused.labels(cause, scope).inc()
 
     def watching(self, change: int) -> None:
         """A watch stream was opened (1) or closed (-1)."""

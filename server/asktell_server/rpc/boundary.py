@@ -18,10 +18,11 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
 from asktell_server.domain.access import Principal
-from asktell_server.domain.errors import AskTellError, PermissionDenied, Unauthenticated
+from asktell_server.domain.errors import AskTellError, PermissionDenied, QuotaExceeded, Unauthenticated
 from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.metrics import Metrics
 from asktell_server.rpc.access import NEEDS, Gate
+from asktell_server.rpc.reading import Unreadable
 from asktell_server.rpc.status import Status, internal_status, to_status
 from asktell_server.service.authentication import REMEMBERED_S
 
@@ -63,6 +64,9 @@ class Boundary:
             try:
                 if self._gate is not None:
                     caller = await self._gate.identify(context)
+                if isinstance(request, Unreadable):
+                    raise request.error
+                if self._gate is not None and caller is not None:
                     self._gate.permit(caller, name, request)
                 answer = await method(request, context)
                 self._record(name, code, request, caller, context)
@@ -90,6 +94,9 @@ class Boundary:
             try:
                 if self._gate is not None:
                     caller = await self._gate.identify(context)
+                if isinstance(request, Unreadable):
+                    raise request.error
+                if self._gate is not None and caller is not None:
                     self._gate.permit(caller, name, request)
                 checked = started
                 async for response in method(request, context):
@@ -116,6 +123,8 @@ class Boundary:
             status = to_status(error)
             if isinstance(error, (Unauthenticated, PermissionDenied)):
                 self._metrics.denied(error.reason)
+            if isinstance(error, QuotaExceeded):
+                self._metrics.refused("quota", error.metadata["limit"])
             self._log.info(
                 "call refused",
                 method=name,

@@ -491,6 +491,7 @@ def trial_to_proto(name: StudyName, trial: Trial) -> trial_pb2.Trial:
         pb.measurement.CopyFrom(measurement_to_proto(trial.measurement))
     if trial.intermediate:
         pb.intermediate_measurements.extend(measurement_to_proto(m) for m in trial.intermediate)
+    pb.has_more_measurements = trial.is_cut
     for field, time in (
         ("lease_expire_time", trial.lease_expire_time),
         ("start_time", trial.start_time),

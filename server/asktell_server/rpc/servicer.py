@@ -199,7 +199,8 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
 
     async def GetTrial(self, request: study_service_pb2.GetTrialRequest, context: Context) -> trial_pb2.Trial:
         name = _name(TrialName.parse, request.name, "name")
-        return convert.trial_to_proto(name.parent, await self._trials.get(name))
+        after_step = request.after_step if request.HasField("after_step") else None
+        return convert.trial_to_proto(name.parent, await self._trials.get(name, after_step))
 
     async def ListTrials(
         self, request: study_service_pb2.ListTrialsRequest, context: Context

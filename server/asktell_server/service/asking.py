@@ -29,6 +29,7 @@ from asktell_server.engine.hosted import HostedStudy, Reservation
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service import requests
 from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.service.limits import Limits
 from asktell_server.service.studies import inactive_error, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -102,7 +103,14 @@ class Asking:
     """The use case Ask."""
 
     def __init__(
-        self, storage: Storage, commits: Commits, host: EngineHost, clock: Clock, metrics: Metrics, config: AskConfig
+        self,
+        storage: Storage,
+        commits: Commits,
+        host: EngineHost,
+        clock: Clock,
+        metrics: Metrics,
+        config: AskConfig,
+        limits: Limits,
     ) -> None:
         self._storage = storage
         self._commits = commits
@@ -110,6 +118,7 @@ class Asking:
         self._clock = clock
         self._metrics = metrics
         self._config = config
+        self._limits = limits
 
     async def ask(
         self, name: StudyName, count: int, worker: str, request_id: str, time_left_s: float | None
@@ -145,7 +154,8 @@ class Asking:
             committing = time.perf_counter()
             try:
                 answer = await self._commits.run(
-                    lambda tx, b=basis, r=reservation, e=exhausted: self._work(tx, asked, b, r, e)  # type: ignore[misc]
+                    asked.name,
+                    lambda tx, b=basis, r=reservation, e=exhausted: self._work(tx, asked, b, r, e),  # type: ignore[misc]
                 )
             except _Overtaken as overtaken:
                 # Another ask was faster, or the image is behind: the second time assume the latter.
@@ -173,7 +183,7 @@ class Asking:
     ) -> tuple[Reservation | None, SearchSpaceExhausted | None]:
         """Suggestions for what the waiting trials do not cover; none where the transaction will refuse anyway."""
         study = image.study
-        needed = count - study.count(TrialState.WAITING)
+        needed = min(count - study.count(TrialState.WAITING), self._limits.room(study) - len(image.reserved))
         room = study.room()
         if room is not None:
             needed = min(needed, room - len(image.reserved))
@@ -207,6 +217,10 @@ class Asking:
         needed = count - len(trials) if room is None else min(count - len(trials), room)
         if needed > 0 and (basis.study_id != study.id or basis.revision < tx.others_revision(study.id)):
             raise _Overtaken(is_behind=True)
+        if needed > 0 and exhausted is None:
+            if not trials:
+                self._limits.check_new_trials(study, name, waiting=1, finished=0)
+            needed = min(needed, self._limits.room(study))
         if needed > 0 and exhausted is None:
             if reservation is None or reservation.first != study.next_number:
                 raise _Overtaken(is_behind=False)

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from asktell.names import StudyName
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial
+from asktell_server.engine.admission import Queue
 from asktell_server.engine.host import EngineHost
 from asktell_server.storage.base import Storage, Transaction
 
@@ -70,15 +72,21 @@ class Bell:
 
 
 class Commits:
-    """Runs works and passes on what they changed."""
+    """Runs works and passes on what they changed. Calls wait in a bounded queue; what the server does by itself does not."""
 
-    def __init__(self, storage: Storage, host: EngineHost, bell: Bell) -> None:
+    def __init__(self, storage: Storage, host: EngineHost, bell: Bell, waiting: Queue) -> None:
         self._storage = storage
+        self._waiting = waiting
         self._host = host
         self._bell = bell
 
-    async def run(self, work: Callable[[Transaction], Change[T]]) -> T:
-        """Runs `work` in a transaction; returns its result once it is on disk and passed on."""
+    async def run(self, name: StudyName, work: Callable[[Transaction], Change[T]]) -> T:
+        """Runs a call's `work` on the study in a transaction; returns its result once it is on disk and passed on. Raises ServerBusy."""
+        with self._waiting.entered(name.project, name.study):
+            return await self.run_own(work)
+
+    async def run_own(self, work: Callable[[Transaction], Change[T]]) -> T:
+        """As `run`, for work of the server's own."""
         return (await self._storage.submit(work, self._pass_on)).result
 
     def _pass_on(self, change: Change[T]) -> None:

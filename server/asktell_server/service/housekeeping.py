@@ -70,7 +70,10 @@ class Housekeeping:
         due = await self._storage.read(lambda tx: tx.expired_leases(now, _BATCH))
         # Together, so that they share commits.
         outcomes = await asyncio.gather(
-            *(self._commits.run(lambda tx, s=study_id, n=number: self._expire(tx, s, n)) for study_id, number in due)  # type: ignore[misc]
+            *(
+                self._commits.run_own(lambda tx, s=study_id, n=number: self._expire(tx, s, n))  # type: ignore[misc]
+                for study_id, number in due
+            )
         )
         for _ in range(sum(outcomes)):
             self._metrics.lease_expired()

@@ -33,6 +33,7 @@ from asktell_server.domain.study import (
 )
 from asktell_server.service import paging, requests, transfer
 from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.service.limits import Limits
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "description")
@@ -73,7 +74,7 @@ def require(study: Study | None, name: StudyName) -> Study:
     return study
 
 
-def new_study_violations(new: NewStudy) -> list[Violation]:
+def new_study_violations(new: NewStudy, limits: Limits) -> list[Violation]:
     """Everything that is wrong with a request for a new study; paths are those of CreateStudyRequest."""
     found = list(new.violations)
     if not is_id(new.study_id):
@@ -86,7 +87,7 @@ def new_study_violations(new: NewStudy) -> list[Violation]:
         )
     unread = tuple(_unread(new))
     named = {v.field for v in new.violations}
-    in_spec = [v.under("study.spec") for v in new.spec.violations()]
+    in_spec = [v.under("study.spec") for v in (*new.spec.violations(), *limits.spec_violations(new.spec))]
     found += [v for v in in_spec if v.field not in named and not (unread and v.field.startswith(unread))]
     found += [v.under("study") for v in text_violations("description", new.description, MAX_TEXT)]
     found += [v.under("study") for v in label_violations(new.labels)]
@@ -132,16 +133,18 @@ class Studies:
         storage: Storage,
         commits: Commits,
         clock: Clock,
+        limits: Limits,
         draw_seed: Callable[[], int] = lambda: secrets.randbelow(2**31),
     ) -> None:
         self._storage = storage
         self._commits = commits
         self._clock = clock
+        self._limits = limits
         self._draw_seed = draw_seed
 
     async def create(self, new: NewStudy) -> Study:
         """Creates a study, or returns the one that exists if that is asked for and its spec is equal."""
-        violations = new_study_violations(new)
+        violations = new_study_violations(new, self._limits)
         if violations:
             raise InvalidArgument([*violations, *await self._also_wrong(new, violations)])
         missing = [*new.unimplemented, *(v.under("study.spec") for v in new.spec.unimplemented())]
@@ -172,6 +175,10 @@ class Studies:
             wrong = transfer.source_violations(tx, name, spec)
             if wrong:
                 raise InvalidArgument(v.under("study.spec") for v in wrong)
+            most = self._limits.studies_per_project, self._limits.studies
+            self._limits.check_studies(
+                tx.count_studies(name.project, most[0]), tx.count_studies(None, most[1]), name.project
+            )
             now = self._clock()
             study = tx.insert_study(
                 Study(
@@ -189,7 +196,7 @@ class Studies:
             requests.remember(tx, study.id, scope, new.request_id, body, {}, now)
             return Change(study, study)
 
-        return await self._commits.run(work)
+        return await self._commits.run(name, work)
 
     async def _also_wrong(self, new: NewStudy, violations: Sequence[Violation]) -> list[Violation]:
         """What is wrong with the transfer sources of a study that has `violations`."""
@@ -297,7 +304,7 @@ class Studies:
             tx.delete_study(study.id)
             return Change(None, deleted_study_id=study.id)
 
-        await self._commits.run(work)
+        await self._commits.run(name, work)
 
     async def _change(self, name: StudyName, changed: Callable[[Study], Study]) -> Study:
         def work(tx: Transaction) -> Change[Study]:
@@ -309,7 +316,7 @@ class Studies:
             tx.update_study(after)
             return Change(after, after)
 
-        return await self._commits.run(work)
+        return await self._commits.run(name, work)
 
     @staticmethod
     def _check_etag(study: Study, expected: str) -> None:

@@ -16,6 +16,9 @@ from asktell_server.domain.trial import Trial
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.storage.base import Snapshot
 
+# A source teaches by its first trials, so many at most: they stay the same whatever comes later.
+MOST_TRIALS = 10_000
+
 
 def source_violations(tx: Snapshot, name: StudyName, spec: StudySpec, *, compare: bool = True) -> list[Violation]:
     """What is wrong with the sources of a new study `name`; paths are relative to the spec.
@@ -67,7 +70,9 @@ def read_sources(tx: Snapshot, study: Study) -> tuple[SourceStudy, ...]:
     for pin in study.spec.transfer_sources:
         source = tx.study(study.project, pin.study)
         if source is not None and source.id < study.id:  # ids only grow: a later one is another study
-            found.append(SourceStudy(source.spec, _history(tx.history(source.id, 0), pin.revision), pin.study))
+            found.append(
+                SourceStudy(source.spec, _history(tx.trials(source.id, limit=MOST_TRIALS), pin.revision), pin.study)
+            )
     return tuple(found)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-import numpy as np
-
 from asktell.names import StudyName, TrialName
 from asktell_server.domain.errors import (
     InvalidArgument,
@@ -39,21 +37,18 @@ from asktell_server.domain.trial import (
     may,
 )
 from asktell_server.observe.metrics import Metrics
-from asktell_server.optimizers import pareto
 from asktell_server.service import paging, requests
 from asktell_server.service.asking import MAX_WORKER
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up
+from asktell_server.service.fronts import Fronts
+from asktell_server.service.limits import Limits, flag
+from asktell_server.service.reading import Budget, filled, fitting
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "notes")
 MAX_NEW_TRIALS = 1000
-# Trials with all their measurements that are read at once.
-MAX_FULL_PAGE = 50
-# Pareto fronts that are kept.
-MAX_FRONTS = 16
-MAX_INTERMEDIATE = 100_000
 
 
 @dataclass(frozen=True)
@@ -122,12 +117,13 @@ def update_violations(paths: Collection[str], labels: Mapping[str, str], notes: 
 class Trials:
     """Use cases on trials."""
 
-    def __init__(self, storage: Storage, commits: Commits, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, storage: Storage, commits: Commits, clock: Clock, metrics: Metrics, limits: Limits) -> None:
         self._storage = storage
+        self._limits = limits
         self._commits = commits
         self._clock = clock
         self._metrics = metrics
-        self._fronts: dict[tuple[int, int], list[int]] = {}
+        self._fronts = Fronts()
 
     async def tell(self, name: TrialName, result: Result, request_id: str) -> tuple[Trial, StudyState]:
         """Ends a trial. The same result again succeeds and changes nothing."""
@@ -184,7 +180,7 @@ class Trials:
             requests.remember(tx, study.id, scope, request_id, body, {}, now)
             return Change((told, study, True), study, changed)
 
-        trial, study, new = await self._commits.run(work)
+        trial, study, new = await self._commits.run(name.parent, work)
         if new:
             self._metrics.told(result.state.value)
         return trial, study.state
@@ -212,10 +208,11 @@ class Trials:
             now = self._clock()
             revision = study.revision + 1
             if known is None:
+                self._limits.check_measurements(self._measured(tx, study, trial, step), name)
                 tx.insert_measurement(study.id, trial.number, measurement, revision)
             return self._renew(tx, study, trial, now, revision)
 
-        advice = await self._commits.run(work)
+        advice = await self._commits.run(name.parent, work)
         self._metrics.reported()
         return advice
 
@@ -236,7 +233,7 @@ class Trials:
                 raise self._not_running(name, trial, [TrialState.RUNNING])
             return self._renew(tx, study, trial, self._clock(), study.revision + 1)
 
-        return await self._commits.run(work)
+        return await self._commits.run(name.parent, work)
 
     async def create(
         self, name: StudyName, new: Sequence[NewTrial], request_id: str, violations: Sequence[Violation] = ()
@@ -256,7 +253,7 @@ class Trials:
         def work(tx: Transaction) -> Change[list[Trial]]:
             study = require(tx.lock_study(name.project, name.study), name)
             if wrong:
-                raise InvalidArgument(wrong + _unless_named(_built(study, new, self._clock())[1], wrong))
+                raise InvalidArgument(wrong + _unless_named(_built(study, new, self._clock(), self._limits)[1], wrong))
             stored = requests.recall(tx, scope, request_id, body)
             if stored is not None:
                 first, count = stored.response["first"], stored.response["count"]
@@ -264,9 +261,11 @@ class Trials:
                 assert isinstance(count, int)
                 return Change(_brief(tx.trials_by_number(study.id, range(first, first + count))))
             now = self._clock()
-            trials, found = _built(study, new, now)
+            trials, found = _built(study, new, now, self._limits)
             if found:
                 raise InvalidArgument(found)
+            waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+            self._limits.check_new_trials(study, name, waiting=waiting, finished=len(trials) - waiting)
             counts = dict(study.counts)
             for trial in trials:
                 counts[trial.state] = counts.get(trial.state, 0) + 1
@@ -284,34 +283,35 @@ class Trials:
             requests.remember(tx, study.id, scope, request_id, body, response, now)
             return Change(_brief(trials), changed, trials)
 
-        return await self._commits.run(work)
+        return await self._commits.run(name, work)
 
-    async def get(self, name: TrialName) -> Trial:
-        """The trial with all its measurements."""
+    async def get(self, name: TrialName, after_step: int | None = None) -> Trial:
+        """The trial with its measurements after a step, as many as fit a reply."""
 
         def work(tx: Snapshot) -> Trial:
             study = require(tx.study(name.project, name.study), name.parent)
-            return _require_trial(tx.trial(study.id, name.number), name)
+            trial = _require_trial(tx.trial(study.id, name.number, full=False), name)
+            return filled(tx, study.id, trial, Budget(), after_step=-1 if after_step is None else after_step)
 
         return await self._storage.read(work)
 
     async def page(
         self, name: StudyName, states: Collection[TrialState], page_size: int, page_token: str, *, full: bool
     ) -> tuple[list[Trial], str]:
-        """Trials by number, and the token of the next page."""
+        """Trials by number, and the token of the next page; if `full`, as many as fit a reply with their measurements."""
         size = paging.page_size(page_size)
-        if full:
-            size = min(size, MAX_FULL_PAGE)
         query = ("ListTrials", str(name), sorted(state.name for state in states), full)
         at = paging.position(page_token, (int,), *query)
 
-        def work(tx: Snapshot) -> list[Trial]:
+        def work(tx: Snapshot) -> tuple[list[Trial], bool]:
             study = require(tx.study(name.project, name.study), name)
             after = int(at[0]) if at else 0
-            return tx.trials(study.id, states=states, after_number=after, limit=size + 1, full=full)
+            found = tx.trials(study.id, states=states, after_number=after, limit=size + 1)
+            page = list(fitting(tx, study.id, found[:size])) if full else found[:size]
+            return page, len(page) < len(found)
 
-        found = await self._storage.read(work)
-        return found[:size], paging.token((found[size - 1].number,), *query) if len(found) > size else ""
+        page, more = await self._storage.read(work)
+        return page, paging.token((page[-1].number,), *query) if more else ""
 
     def token_after(self, name: StudyName, states: Collection[TrialState], number: int, *, full: bool) -> str:
         """The token of a `page` that begins after a trial, for a front door that sends fewer."""
@@ -323,26 +323,20 @@ class Trials:
         query = ("ListBestTrials", str(name))
         at = paging.position(page_token, (int,), *query)
 
-        def work(tx: Snapshot) -> list[Trial]:
+        def work(tx: Snapshot) -> tuple[list[Trial], bool]:
             study = require(tx.study(name.project, name.study), name)
             if len(study.spec.objectives) == 1:
-                numbers = [] if study.best_number is None else [study.best_number]
+                numbers: Sequence[int] = [] if study.best_number is None else [study.best_number]
             else:
-                numbers = self._front(tx, study)
+                numbers = self._fronts.of(tx, study)
             after = int(at[0]) if at else 0
-            return tx.trials_by_number(study.id, [n for n in numbers if n > after][: size + 1])
+            left = [n for n in numbers if n > after]
+            brief = (tx.trial(study.id, number, full=False) for number in left[:size])
+            page = list(fitting(tx, study.id, (trial for trial in brief if trial is not None)))
+            return page, bool(page) and page[-1].number != left[-1]
 
-        found = await self._storage.read(work)
-        return found[:size], paging.token((found[size - 1].number,), *query) if len(found) > size else ""
-
-    def _front(self, tx: Snapshot, study: Study) -> list[int]:
-        """The Pareto front's trial numbers; kept, since each page of a listing needs all of them."""
-        key = (study.id, study.revision)
-        known = self._fronts.get(key)
-        if known is None:
-            known = _pareto_front(study, tx.trials(study.id, states=[TrialState.SUCCEEDED], limit=10**9))
-            self._fronts = {**dict(list(self._fronts.items())[-(MAX_FRONTS - 1) :]), key: known}
-        return known
+        page, more = await self._storage.read(work)
+        return page, paging.token((page[-1].number,), *query) if more else ""
 
     async def update(self, name: TrialName, paths: Collection[str], labels: Mapping[str, str], notes: str) -> Trial:
         """Changes what `paths` name: labels, notes."""
@@ -365,7 +359,15 @@ class Trials:
             tx.update_study(study)
             return Change(trial, study, [trial])
 
-        return await self._commits.run(work)
+        return await self._commits.run(name.parent, work)
+
+    def _measured(self, tx: Transaction, study: Study, trial: Trial, step: int) -> int:
+        """How many measurements the trial has; 0 where their steps alone say that there is room."""
+        last = tx.last_measurement(study.id, trial.number)
+        highest = max(step, last.step or 0) if last is not None else step
+        if highest < self._limits.measurements_per_trial:  # steps are unique and at least 0
+            return 0
+        return tx.count_measurements(study.id, trial.number)
 
     @staticmethod
     def _lock(tx: Transaction, name: TrialName) -> tuple[Study, Trial]:
@@ -439,30 +441,20 @@ def _with_results(study: Study, finished: Sequence[Trial], given_up: int = 0) ->
     return study.completed_if_done(given_up)
 
 
-def _pareto_front(study: Study, trials: Sequence[Trial]) -> list[int]:
-    measured = [
-        (trial.number, trial.measurement.metrics)
-        for trial in trials
-        if trial.measurement is not None and study.spec.is_feasible(trial.measurement)
-    ]
-    values = np.array([[o.sign * metrics[o.metric] for o in study.spec.objectives] for _, metrics in measured])
-    return [measured[i][0] for i in pareto.front(values)]
-
-
 def _unless_named(found: Sequence[Violation], before: Sequence[Violation]) -> list[Violation]:
     """Those of `found` whose field was not named `before`."""
     named = {violation.field for violation in before}
     return [violation for violation in found if violation.field not in named]
 
 
-def _built(study: Study, new: Sequence[NewTrial], now: datetime) -> tuple[list[Trial], list[Violation]]:
+def _built(study: Study, new: Sequence[NewTrial], now: datetime, limits: Limits) -> tuple[list[Trial], list[Violation]]:
     """The trials to insert, and everything that is wrong with any of them."""
     violations: list[Violation] = []
     trials = []
     revision = study.revision + 1
     for i, asked in enumerate(new):
         point, wrong = study.spec.space.checked(asked.parameters)
-        wrong += _new_trial_violations(study, asked)
+        wrong += _new_trial_violations(study, asked, limits)
         violations += [violation.under(f"trials[{i}]") for violation in wrong]
         finished = asked.state in RESULT_STATES
         trials.append(
@@ -485,7 +477,7 @@ def _built(study: Study, new: Sequence[NewTrial], now: datetime) -> tuple[list[T
     return trials, violations
 
 
-def _new_trial_violations(study: Study, asked: NewTrial) -> list[Violation]:
+def _new_trial_violations(study: Study, asked: NewTrial, limits: Limits) -> list[Violation]:
     found = list(text_violations("state_reason", asked.reason, MAX_REASON))
     found += text_violations("notes", asked.notes, MAX_TEXT)
     found += text_violations("worker", asked.worker, MAX_WORKER)
@@ -506,8 +498,10 @@ def _new_trial_violations(study: Study, asked: NewTrial) -> list[Violation]:
             found.append(Violation("measurement", f"does not go with state {asked.state.value}"))
     if asked.intermediate and asked.state is TrialState.WAITING:
         found.append(Violation("intermediate_measurements", "do not go with a trial to be tried"))
-    if len(asked.intermediate) > MAX_INTERMEDIATE:
-        found.append(Violation("intermediate_measurements", f"must be at most {MAX_INTERMEDIATE}"))
+    most = limits.measurements_per_trial
+    if len(asked.intermediate) > most:
+        setting = flag("measurements_per_trial")
+        found.append(Violation("intermediate_measurements", f"must be at most {most} (the server's {setting})"))
         return found
     steps: set[int] = set()
     for j, each in enumerate(asked.intermediate):

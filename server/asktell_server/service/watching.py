@@ -1,22 +1,30 @@
-"""The use case WatchStudy: everything that changed after a revision, then every further change."""
+"""The use case WatchStudy: everything that changed after a revision, then every further change.
+
+However long a history is, it is read and sent in pieces: what is in memory is bounded, and no reader of the database is held
+while a client takes its time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asktell.names import StudyName
 from asktell_server.domain.errors import Draining, InvalidArgument, RevisionInFuture, StudyNotFound, Violation
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial
+from asktell_server.engine.admission import Queue
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service.commits import Bell
+from asktell_server.service.reading import REPLY_BYTES, Budget, filled, measurement_bytes, trial_bytes
 from asktell_server.service.studies import require
 from asktell_server.storage.base import Snapshot, Storage
 
 PROGRESS_S = 10.0
 _TRIALS_PER_MESSAGE = 200
+# More changes than so many are read piece by piece.
+_FEW = 200
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ def after_violations(after_revision: int) -> list[Violation]:
 class Watching:
     """The use case WatchStudy."""
 
-    def __init__(self, storage: Storage, bell: Bell, metrics: Metrics) -> None:
+    def __init__(self, storage: Storage, bell: Bell, metrics: Metrics, watches: Queue) -> None:
+        self._watches = watches
         self._storage = storage
         self._bell = bell
         self._metrics = metrics
@@ -55,6 +64,11 @@ class Watching:
                 "begin again with 0",
                 {"revision": str(study.revision)},
             )
+        with self._watches.entered(name.project, name.study):
+            async for seen in self._changes_of(name, study, after_revision):
+                yield seen
+
+    async def _changes_of(self, name: StudyName, study: Study, after_revision: int) -> AsyncIterator[Seen]:
         self._metrics.watching(1)
         changed = self._bell.listen(study.id)
         try:
@@ -63,14 +77,9 @@ class Watching:
                 if self._bell.closed:
                     raise Draining("the server is stopping; watch again with the last revision seen")
                 changed.clear()
-                study, trials = await self._changes(name, study.id, seen)
-                if study.revision > seen:
-                    for start in range(_TRIALS_PER_MESSAGE, len(trials) + 1, _TRIALS_PER_MESSAGE):
-                        if start < len(trials):
-                            yield Seen(seen, study, trials[start - _TRIALS_PER_MESSAGE : start])
-                    rest = (len(trials) - 1) // _TRIALS_PER_MESSAGE * _TRIALS_PER_MESSAGE if trials else 0
-                    seen = study.revision
-                    yield Seen(seen, study, trials[rest:])
+                async for message in self._news(name, study.id, seen):
+                    seen = message.revision
+                    yield message
                 try:
                     async with asyncio.timeout(PROGRESS_S):
                         await changed.wait()
@@ -80,14 +89,76 @@ class Watching:
             self._bell.leave(study.id, changed)
             self._metrics.watching(-1)
 
-    async def _changes(self, name: StudyName, study_id: int, seen: int) -> tuple[Study, list[Trial]]:
-        def work(tx: Snapshot) -> tuple[Study, list[Trial]] | None:
-            study = tx.study_by_id(study_id)
-            if study is None:
-                return None
-            return study, tx.changed_trials(study_id, seen) if study.revision > seen else []
+    async def _news(self, name: StudyName, study_id: int, seen: int) -> AsyncIterator[Seen]:
+        """All that changed after the revision `seen`, in messages of which only the last has a later revision."""
+        until = 0
+        at: _Position | None = _Position()
+        while True:
+            found = await self._storage.read(
+                lambda tx, until=until, at=at: _read(tx, study_id, seen, until, at)  # type: ignore[misc]
+            )
+            if found is None:
+                raise StudyNotFound(str(name))
+            study, trials, at = found
+            if study.revision <= seen:
+                return
+            until = until or study.revision
+            if at is None:
+                yield Seen(until, study, trials)
+                return
+            if trials:
+                yield Seen(seen, study, trials)
 
-        found = await self._storage.read(work)
-        if found is None:
-            raise StudyNotFound(str(name))
-        return found
+
+@dataclass(frozen=True)
+class _Position:
+    """How far the reading of changes has come: trials up to `number` are done, but for the measurements of it after `step`."""
+
+    number: int = 0
+    step: int | None = None
+
+
+def _read(
+    tx: Snapshot, study_id: int, seen: int, until: int, at: _Position
+) -> tuple[Study, list[Trial], _Position | None] | None:
+    """One message's worth of what changed after the revision `seen`, and from where to read on, None at the end.
+
+    `until` is the study's revision when the reading began, 0 if it begins now. A trial may be sent as it is later; its
+    measurements after `until` are left for the next time. A trial with many measurements is repeated with the next ones.
+    """
+    study = tx.study_by_id(study_id)
+    if study is None:
+        return None
+    if study.revision <= seen:
+        return study, [], None
+    begins = not until
+    until = until or study.revision
+    if begins and tx.count_changes(study_id, seen, _FEW) < _FEW:
+        changed = tx.changed_trials(study_id, seen)
+        size = sum(trial_bytes(t) + sum(map(measurement_bytes, t.intermediate)) for t in changed)
+        if size <= REPLY_BYTES:
+            return study, changed, None
+    budget, found = Budget(), []
+    if at.step is not None:
+        trial = tx.trial(study_id, at.number, full=False)
+        assert trial is not None  # trials are never deleted but with their study
+        filled_up = filled(tx, study_id, trial, budget, after_step=at.step, after_revision=seen, until_revision=until)
+        found.append(filled_up)
+        if filled_up.is_cut:
+            return study, [replace(filled_up, is_cut=False)], _after(filled_up, at.step)
+    page = tx.trials(study_id, after_number=at.number, limit=_TRIALS_PER_MESSAGE)
+    for trial in page:
+        if trial.revision > seen:
+            if found and not budget.spend(trial_bytes(trial)):
+                return study, found, _Position(trial.number - 1)
+            filled_up = filled(tx, study_id, trial, budget, after_revision=seen, until_revision=until)
+            found.append(replace(filled_up, is_cut=False))
+            if filled_up.is_cut:
+                return study, found, _after(filled_up, -1)
+        at = _Position(trial.number)
+    return study, found, at if len(page) == _TRIALS_PER_MESSAGE else None
+
+
+def _after(trial: Trial, step: int) -> _Position:
+    last = trial.intermediate[-1].step if trial.intermediate else step
+    return _Position(trial.number, last)

@@ -54,6 +54,9 @@ class Snapshot(Protocol):
     ) -> list[Study]:
         """Studies by (project, name) after the pair `after`; of every project if None; in any state if `states` is empty."""
 
+    def count_studies(self, project: str | None, most: int) -> int:
+        """Number of studies of a project, or in all if None; counted up to `most`."""
+
     def trial(self, study_id: int, number: int, *, full: bool = True) -> Trial | None:
         """The trial, with its intermediate measurements by step if `full`, or None."""
 
@@ -74,6 +77,14 @@ class Snapshot(Protocol):
     def changed_trials(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number; of their intermediate measurements only those added after it."""
 
+    def count_changes(self, study_id: int, after_revision: int, most: int) -> int:
+        """Number of trials and of intermediate measurements that changed after a revision, each counted up to `most`."""
+
+    def measurements(
+        self, study_id: int, number: int, *, after_step: int, after_revision: int, until_revision: int, limit: int
+    ) -> list[Measurement]:
+        """Intermediate measurements of a trial by step, after a step, that were added after one revision and until another."""
+
     def history(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number, without intermediate measurements."""
 
@@ -82,6 +93,9 @@ class Snapshot(Protocol):
 
     def measurement_at(self, study_id: int, number: int, step: int) -> Measurement | None:
         """The intermediate measurement at a step, or None."""
+
+    def count_measurements(self, study_id: int, number: int) -> int:
+        """Number of intermediate measurements of a trial."""
 
     def expired_leases(self, now: datetime, limit: int) -> list[tuple[int, int]]:
         """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first."""

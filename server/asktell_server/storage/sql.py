@@ -24,9 +24,9 @@ from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite, wal
 from asktell_server.storage.base import CommitObserver, Heard, Snapshot, Transaction
 from asktell_server.storage.group_commit import GroupCommitWriter
-from asktell_server.storage.migrate import upgrade_sqlite
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
+from asktell_server.storage.version import is_newest
 from asktell_server.storage.write_cache import CachingTransaction
 
 T = TypeVar("T")
@@ -124,7 +124,10 @@ class SqlStorage:
                     )
             writer = sqlite.connect_writer(self._path)
             self._connections.append(writer)
-            upgrade_sqlite(writer)
+            if not is_newest(writer):
+                from asktell_server.storage.migrate import upgrade_sqlite
+
+                upgrade_sqlite(writer)
             if self._path != sqlite.MEMORY:
                 for _ in range(self._max_readers):
                     reader = sqlite.connect_reader(self._path)

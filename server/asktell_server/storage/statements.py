@@ -95,6 +95,11 @@ class Statements:
             )
         )
 
+        some = select(studies.c.id).limit(bindparam("most")).offset(_ZERO)
+        self.count_studies = self._text(select(func.count()).select_from(some.subquery()))
+        of_project = some.where(_is(studies.c.project))
+        self.count_studies_of_project = self._text(select(func.count()).select_from(of_project.subquery()))
+
         of_study = _is(trials.c.study_id)
         self.trial = self._text(select(*TRIAL_COLUMNS).where(of_study, _is(trials.c.number)))
         self.changed_trials = self._text(
@@ -121,6 +126,19 @@ class Statements:
             .where(_is(measurements.c.study_id), measurements.c.revision > bindparam("after"))
             .order_by(measurements.c.number, step)
         )
+        self.measurements_after = self._text(
+            one.where(
+                step > bindparam("after_step"),
+                measurements.c.revision > bindparam("after"),
+                measurements.c.revision <= bindparam("until"),
+            )
+            .order_by(step)
+            .limit(bindparam("count"))
+            .offset(_ZERO)
+        )
+        self.count_changed_trials = self._count_changes(trials)
+        self.count_changed_measurements = self._count_changes(measurements)
+        self.count_measurements = self._text(select(func.count()).select_from(measurements).where(of_trial))
         self.insert_measurement = self._text(insert(measurements).values(_all(measurements)))
 
         key = tuple_(requests.c.scope, requests.c.request_id)
@@ -149,6 +167,11 @@ class Statements:
 
     def _text(self, statement: ClauseElement) -> str:
         return str(statement.compile(dialect=self._dialect))
+
+    def _count_changes(self, table: Table) -> str:
+        """Number of rows of `study_id` with a revision after `after`, up to `most`."""
+        changed = select(table.c.revision).where(_is(table.c.study_id), table.c.revision > bindparam("after"))
+        return self._text(select(func.count()).select_from(changed.limit(bindparam("most")).offset(_ZERO).subquery()))
 
     def _list_studies(self, in_project: bool, after: bool, states: int) -> str:
         """Studies by (project, name), up to `count`; `project`, `after_project` + `after_name`, `state0`... if asked."""

@@ -113,6 +113,11 @@ class SqlTransaction:
         values |= {f"state{i}": state.name for i, state in enumerate(states)}
         return [codec.study_from_row(row) for row in self._all(statement, values)]
 
+    def count_studies(self, project: str | None, most: int) -> int:
+        """Number of studies of a project, or in all if None; counted up to `most`."""
+        statement = self._statements.count_studies if project is None else self._statements.count_studies_of_project
+        return int(self._one(statement, {"project": project, "most": most})[0])
+
     def trial_counts(self) -> Mapping[TrialState, int]:
         """Number of trials in each state over all studies."""
         return dict(zip(TrialState, self._one(self._statements.trial_counts, {}), strict=True))
@@ -171,6 +176,14 @@ class SqlTransaction:
             rows = sorted([*rows, *self._rows_by_number(study_id, only_measured)])
         return [codec.trial_from_row(row, tuple(added.get(row[0], ()))) for row in rows]
 
+    def count_changes(self, study_id: int, after_revision: int, most: int) -> int:
+        """Number of trials and of intermediate measurements that changed after a revision, each counted up to `most`."""
+        values = {"study_id": study_id, "after": after_revision, "most": most}
+        return sum(
+            int(self._one(statement, values)[0])
+            for statement in (self._statements.count_changed_trials, self._statements.count_changed_measurements)
+        )
+
     def history(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number, without intermediate measurements."""
         values = {"study_id": study_id, "after": after_revision}
@@ -220,6 +233,25 @@ class SqlTransaction:
     def _measurement(self, statement: str, values: Mapping[str, Any]) -> Measurement | None:
         row = self._one(statement, values)
         return None if row is None else codec.measurement_from_text(row[0])
+
+    def measurements(
+        self, study_id: int, number: int, *, after_step: int, after_revision: int, until_revision: int, limit: int
+    ) -> list[Measurement]:
+        """Intermediate measurements of a trial by step, after a step, that were added after one revision and until another."""
+        values = {
+            "study_id": study_id,
+            "number": number,
+            "after_step": after_step,
+            "after": after_revision,
+            "until": until_revision,
+            "count": limit,
+        }
+        rows = self._all(self._statements.measurements_after, values)
+        return [codec.measurement_from_text(text) for (text,) in rows]
+
+    def count_measurements(self, study_id: int, number: int) -> int:
+        """Number of intermediate measurements of a trial."""
+        return int(self._one(self._statements.count_measurements, {"study_id": study_id, "number": number})[0])
 
     def insert_measurement(self, study_id: int, number: int, measurement: Measurement, revision: int) -> None:
         """Adds an intermediate measurement; its step is set and new."""

@@ -1,0 +1,185 @@
+"""Trials with very many measurements and studies with very many trials, to a client that takes messages of 4 MiB."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+
+import asktell
+from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import study_service_pb2 as pb
+
+from ..support import ServerProcess, spec
+from .calls import Stub, ask, every_trial, loss, new_study, point, report, study_of, trial_of
+
+STEPS = 90_000
+TAKEN = 4 * 2**20  # what a client takes by default
+Trial = trial_pb2.Trial
+
+
+def _finished(value: float, **more: float) -> Trial:
+    return Trial(parameters=point(x0=0.5, x1=0.5), state=Trial.SUCCEEDED, measurement=loss(value, **more))
+
+
+def _create(service: Stub, study: str, *trials: Trial) -> None:
+    service.CreateTrials(pb.CreateTrialsRequest(parent=study, trials=trials))
+
+
+@pytest.fixture(scope="module")
+def long_study(server: ServerProcess) -> Iterator[str]:
+    """A study of three trials, of which the second, the best, has 90,000 measurements: about 5 MiB."""
+    with asktell.connect(server.target) as client:
+        name = client.create_study("long", {"x0": asktell.Float(0, 1), "x1": asktell.Float(0, 1)}, minimize="loss")
+        long = _finished(0.5)
+        long.intermediate_measurements.extend(loss(float(i), step=i, accuracy=0.25) for i in range(STEPS))
+        for trial in (_finished(1.0), long, _finished(2.0)):
+            client._transport.unary("CreateTrials", pb.CreateTrialsRequest(parent=name.name, trials=[trial]), 60)
+        yield name.name
+
+
+def _steps(trial: Trial) -> list[int]:
+    return [measured.step for measured in trial.intermediate_measurements]
+
+
+def test_a_trial_is_cut_and_its_rest_can_be_asked_for(service: Stub, long_study: str) -> None:
+    """Piece by piece come all measurements, each once; the last piece says that it is the last."""
+    name = f"{long_study}/trials/2"
+    pieces = [trial_of(service, name)]
+    while pieces[-1].has_more_measurements:
+        after = pieces[-1].intermediate_measurements[-1].step
+        pieces.append(service.GetTrial(pb.GetTrialRequest(name=name, after_step=after)))
+
+    assert len(pieces) > 1
+    assert [step for piece in pieces for step in _steps(piece)] == list(range(STEPS))
+    assert all(piece.ByteSize() < TAKEN for piece in pieces)
+    assert {piece.measurement.metrics["loss"] for piece in pieces} == {0.5}
+
+
+@pytest.mark.parametrize(("after", "expected"), [(STEPS - 2, [STEPS - 1]), (STEPS, [])])
+def test_measurements_after_a_step(service: Stub, long_study: str, after: int, expected: list[int]) -> None:
+    """Only those of later steps, maybe none."""
+    trial = service.GetTrial(pb.GetTrialRequest(name=f"{long_study}/trials/2", after_step=after))
+
+    assert _steps(trial) == expected
+    assert not trial.has_more_measurements
+
+
+def test_a_full_page_ends_before_a_trial_that_does_not_fit(service: Stub, long_study: str) -> None:
+    """A trial that is too large for any page comes alone, cut."""
+    trials = every_trial(service, long_study)
+
+    assert [trial.name[-1] for trial in trials] == ["1", "2", "3"]
+    assert [trial.has_more_measurements for trial in trials] == [False, True, False]
+
+
+def test_the_best_trial_is_cut_too(service: Stub, long_study: str) -> None:
+    """ListBestTrials holds no more than a message either."""
+    page = service.ListBestTrials(pb.ListBestTrialsRequest(parent=long_study))
+
+    assert [trial.has_more_measurements for trial in page.trials] == [True]
+    assert page.ByteSize() < TAKEN
+    assert not page.next_page_token
+
+
+def test_the_python_client_puts_cut_trials_together(server: ServerProcess, long_study: str) -> None:
+    """Whoever uses it sees all measurements, from every call."""
+    with asktell.connect(server.target) as client:
+        study = client.get_study("long")
+        found = [study.trial(2), list(study.trials(full=True))[1], study.best_trial]
+
+    for trial in found:
+        assert trial is not None
+        assert [measured.step for measured in trial.intermediate] == list(range(STEPS))
+    assert study.name == long_study
+
+
+def test_a_watch_repeats_a_trial_until_all_its_measurements_came(service: Stub, long_study: str) -> None:
+    """Each once and in order, in messages that a client takes; only the last message has the study's revision."""
+    until = study_of(service, long_study).revision
+    messages = []
+    stream = service.WatchStudy(pb.WatchStudyRequest(name=long_study), timeout=120)
+    for message in stream:
+        messages.append(message)
+        if message.revision:
+            break
+    stream.cancel()
+
+    assert messages[-1].revision == until
+    assert all(message.ByteSize() < TAKEN for message in messages)
+    assert [step for m in messages for trial in m.trials for step in _steps(trial)] == list(range(STEPS))
+    assert [number for number, _ in _runs(messages)] == ["1", "2", "3"]
+
+
+def _runs(messages: list[pb.WatchStudyResponse]) -> list[tuple[str, int]]:
+    """Trial numbers in the order of their first message, with how often each came."""
+    counts: dict[str, int] = {}
+    for message in messages:
+        for trial in message.trials:
+            counts[trial.name[-1]] = counts.get(trial.name[-1], 0) + 1
+    return list(counts.items())
+
+
+def test_a_watch_catches_up_with_many_changes_from_any_revision(service: Stub) -> None:
+    """More changes than are read at once: every trial that changed, once, with the measurements that are new to the watcher."""
+    study = new_study(service, "watched-long")
+    running = ask(service, study, 2)
+    report(service, running[0].name, 0.1, 1)
+    after = study_of(service, study).revision
+    for start in range(0, 900, 300):
+        _create(service, study, *(_finished(start + i) for i in range(300)))
+    report(service, running[0].name, 0.2, 2)
+    until = study_of(service, study).revision
+
+    messages = []
+    stream = service.WatchStudy(pb.WatchStudyRequest(name=study, after_revision=after), timeout=120)
+    for message in stream:
+        messages.append(message)
+        if message.revision == until:
+            break
+    stream.cancel()
+
+    trials = [trial for message in messages for trial in message.trials]
+    assert [message.revision for message in messages[:-1]] == [after] * (len(messages) - 1)
+    assert len(messages) > 1
+    assert [trial.name.rpartition("/")[2] for trial in trials] == ["1", *(str(n) for n in range(3, 903))]
+    assert _steps(trials[0]) == [2]
+
+
+def test_the_front_is_carried_on_as_results_come(service: Stub) -> None:
+    """After each batch of any size it is what a comparison of everything gives; deleting the study forgets it."""
+    made = spec(metric="loss")
+    made.objectives.append(study_pb2.Objective(metric="cost", direction=study_pb2.Objective.MAXIMIZE))
+    study = new_study(service, "front", made)
+    values: list[tuple[float, float]] = []
+    for size in (3, 1, 1300, 5):
+        new = [(math.sin(7.3 * (len(values) + i)), math.cos(11.1 * (len(values) + i))) for i in range(size)]
+        values += new
+        for start in range(0, size, 1000):
+            _create(service, study, *(_finished(a, cost=b) for a, b in new[start : start + 1000]))
+
+        page = service.ListBestTrials(pb.ListBestTrialsRequest(parent=study, page_size=1000))
+
+        found = [int(trial.name.rpartition("/")[2]) for trial in page.trials]
+        assert found == [
+            i + 1
+            for i, (a, b) in enumerate(values)
+            if not any(c <= a and d >= b and (c, d) != (a, b) for c, d in values)
+        ]
+    service.DeleteStudy(pb.DeleteStudyRequest(name=study))
+    new_study(service, "front", made)
+    assert not service.ListBestTrials(pb.ListBestTrialsRequest(parent=study)).trials
+
+
+def test_a_late_result_of_an_early_trial_joins_the_front_in_its_place(service: Stub) -> None:
+    """The front is by number, whenever the results came."""
+    made = spec(metric="loss")
+    made.objectives.append(study_pb2.Objective(metric="cost", direction=study_pb2.Objective.MINIMIZE))
+    study = new_study(service, "front-late", made)
+    first, second = ask(service, study, 2)
+    for trial, a, b in ((second, 1.0, 2.0), (first, 2.0, 1.0)):
+        service.Tell(pb.TellRequest(name=trial.name, measurement=loss(a, cost=b)))
+        page = service.ListBestTrials(pb.ListBestTrialsRequest(parent=study))
+
+    assert [trial.name for trial in page.trials] == [first.name, second.name]
