@@ -146,7 +146,7 @@ class PostgresStorage:
                         raise
             connection = self._target.connect()
             return self._read_on(connection, work)
-        except psycopg.Error as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise StorageUnavailable(f"the database failed: {one_line(error)}") from error
         finally:
             self._readers.put(connection if connection is not None and not connection.closed else None)
