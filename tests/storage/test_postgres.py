@@ -467,7 +467,7 @@ async def test_connections_that_were_cut_are_made_anew(postgres_url: str) -> Non
         await storage.read(lambda tx: tx.study_by_id(stored.id))
         with psycopg.connect(postgres_url) as other:
             other.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
 
@@ -492,10 +492,9 @@ async def test_a_work_whose_connection_is_cut_is_run_again(postgres_url: str) ->
             if runs == 1:
                 with psycopg.connect(postgres_url) as other:
                     other.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
                         "WHERE datname = current_database() AND state = 'idle in transaction'"
                     )
-                time.sleep(0.1)
                 tx.trials(stored.id, limit=1)
             return number
 
@@ -511,7 +510,7 @@ async def test_a_server_that_is_paused_with_a_lock_is_cut_off(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL ends the session of a server that does nothing in the middle of a transaction: others go on, and
-    when it comes back its work is run again on what they left.
+    when it comes back its work is run again on what they left, or refused because nobody knows what became of its commit.
     """
     settings = connecting._SETTINGS.replace(f"{connecting.IDLE_IN_TRANSACTION_S}s", "1s")
     assert settings != connecting._SETTINGS
@@ -530,7 +529,10 @@ async def test_a_server_that_is_paused_with_a_lock_is_cut_off(
         await asyncio.to_thread(began.wait, PATIENCE_S)
         meanwhile = await two.write(ask("default", "digits"))
         resumed.set()
-        afterwards = await pausing
+        try:
+            afterwards = await pausing
+        except StorageUnavailable:
+            afterwards = await one.write(ask("default", "digits"))
 
     assert (meanwhile, afterwards) == (1, 2)
 

