@@ -576,7 +576,7 @@ def test_pages_hold_at_most_two_mebibytes(service: Stub) -> None:
     huge = Trial(parameters=point(x0=0.0, x1=1.0), state=Trial.FAILED, intermediate_measurements=curve, notes=notes)
     enqueue(service, name, [huge])
 
-    for view, most in ((pb.BASIC, 1000), (pb.FULL, 50)):
+    for view in (pb.BASIC, pb.FULL):
         seen, sizes = [], []
         request = pb.ListTrialsRequest(parent=name, page_size=1000, view=view)
         while True:
@@ -588,7 +588,6 @@ def test_pages_hold_at_most_two_mebibytes(service: Stub) -> None:
             request.page_token = page.next_page_token
 
         assert seen == list(range(1, 302))
-        assert all(count <= most for count, _ in sizes)
         assert all(size <= 2 * 2**20 + 2**17 for count, size in sizes if count > 1)
         assert 3 <= len(sizes) <= 7
     assert sizes[-1][0] == 1

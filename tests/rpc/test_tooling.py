@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from asktell.v1 import study_service_pb2, study_service_pb2_grpc, trial_pb2
 from asktell_server.observe.metrics import BATCH_BUCKETS, LATENCY_BUCKETS_S, PHASES
+from asktell_server.service.limits import Limits
 
 from ..support import ServerProcess, create_study, serving, spec, stub
 from ..tools.find import tool
@@ -32,13 +34,24 @@ METHODS = {method.name for method in study_service_pb2.DESCRIPTOR.services_by_na
 PATIENCE_S = 30.0
 
 CLOSED_LABELS = {
+    "queue": {"waiting_asks", "waiting_explanations", "waiting_writes", "watches"},
+    "scope": {"study", "project", "server", *(f.name for f in fields(Limits))},
     "method": METHODS,
     "code": {code.name for code in grpc.StatusCode},
     "state": set(trial_pb2.Trial.State.keys()),
     "source": set(trial_pb2.Suggestion.Source.keys()),
     "phase": set(PHASES),
     "outcome": {"hit", "joined", "miss"},
-    "cause": {"deadline", "worker_lost", "numerical"},
+    "cause": {
+        "deadline",
+        "worker_lost",
+        "numerical",
+        "waiting_asks",
+        "waiting_explanations",
+        "waiting_writes",
+        "watches",
+        "quota",
+    },
     "le": {str(float(bound)) for bound in (*LATENCY_BUCKETS_S, *BATCH_BUCKETS)} | {"+Inf"},
 }
 
