@@ -15,12 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage.base import CommitObserver, Heard, Snapshot, Transaction
-from asktell_server.storage.migrate import upgrade_postgresql
 from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
 from asktell_server.storage.postgresql.listening import Listener, serving
 from asktell_server.storage.postgresql.transaction import PlainTransaction
 from asktell_server.storage.postgresql.writer import PostgresWriter
 from asktell_server.storage.statements import Statements
+from asktell_server.storage.version import NEWEST
 
 T = TypeVar("T")
 
@@ -34,13 +34,23 @@ def upgraded(target: Target) -> bool:
         # Another server may take its time over the same.
         connection.execute("SET lock_timeout = 0")
         others_serve = serving(connection)
-        upgrade_postgresql(connection)
+        if not _is_newest(connection):
+            from asktell_server.storage.migrate import upgrade_postgresql  # slow to load, and seldom needed
+
+            upgrade_postgresql(connection)
     except (psycopg.Error, SQLAlchemyError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise StorageUnavailable(f"cannot prepare the database {target.location}: {reason}") from None
     finally:
         connection.close()
     return others_serve
+
+
+def _is_newest(connection: Connection) -> bool:
+    try:
+        return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(NEWEST,)]
+    except psycopg.errors.UndefinedTable:
+        return False
 
 
 def compiled() -> Statements:
@@ -146,7 +156,7 @@ class PostgresStorage:
                         raise
             connection = self._target.connect()
             return self._read_on(connection, work)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError) as error:
             raise StorageUnavailable(f"the database failed: {one_line(error)}") from error
         finally:
             self._readers.put(connection if connection is not None and not connection.closed else None)
