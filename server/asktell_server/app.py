@@ -145,7 +145,7 @@ class App:
             authenticators: list[Authenticator] = [StoredTokens(self.storage, clock)]
             if access.oidc is not None:
                 authenticators.append(OidcTokens(access.oidc))
-            gate, self._audit = Gate(authenticators), AuditLog(access.audit)
+            gate, self._audit = Gate(authenticators), AuditLog(access.audit, metrics.audit_line_lost)
         self._servicer = Boundary(metrics, gate, self._audit).guarded(servicer, _DESCRIPTOR)
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
         self._health = health_aio.HealthServicer()
