@@ -88,7 +88,7 @@ class ServerConfig:
     long to go on serving after a stop signal, not ready, so that load balancers notice. `drain_grace_s`: how long calls may then
     still take. `max_message_bytes`: larger requests are refused by gRPC itself; it must leave room for a clear error about an
     oversized field. `reflection`: let clients list the service. `tls`: of the gRPC port; the HTTP port has none. `insecure`: let
-    `listen` reach beyond loopback without TLS.
+    `listen` reach beyond loopback without TLS or without knowing who calls.
     """
 
     database: str = "asktell.db"
@@ -208,20 +208,29 @@ class App:
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """Those of the gRPC port; None for one without TLS. Raises CannotListen."""
-        if self.config.tls is not None:
+        config = self.config
+        credentials = None
+        if config.tls is not None:
             try:
-                return RotatingCertificate(self.config.tls, self._metrics.certificate_loaded).credentials()
+                credentials = RotatingCertificate(config.tls, self._metrics.certificate_loaded).credentials()
             except UnusableCertificate as error:
                 raise CannotListen(f"cannot serve TLS: {error}") from error
-        if reaches_beyond_loopback(self.config.listen):
-            if not self.config.insecure:
+        open_doors = []
+        if config.tls is None:
+            open_doors.append(
+                "without TLS whoever is on the way reads and changes everything: give --tls-cert and --tls-key"
+            )
+        if not config.access.required and (config.tls is None or config.tls.client_ca is None):
+            open_doors.append("without --auth (or --oidc, or --tls-client-ca) whoever connects may do everything")
+        if open_doors and reaches_beyond_loopback(config.listen):
+            if not config.insecure:
                 raise CannotListen(
-                    f"{self.config.listen} can be reached from other machines, and without TLS whoever is on the way reads and "
-                    "changes everything: give --tls-cert and --tls-key, or listen on 127.0.0.1, or say --insecure if the "
-                    "network between clients and server can be trusted or encrypts by itself"
+                    f"{config.listen} can be reached from other machines; {'; '.join(open_doors)}. Or listen on 127.0.0.1, or say "
+                    "--insecure if the network between clients and server can be trusted, or protects by itself"
                 )
-            log.warning("gRPC beyond loopback without TLS", listen=self.config.listen)
-        return None
+            for door in open_doors:
+                log.warning(f"insecure: {door}", listen=config.listen)
+        return credentials
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         limit = self.config.max_message_bytes

@@ -198,7 +198,7 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
 )  # fmt: skip
 @click.option(
     "--insecure", is_flag=True, show_envvar=True,
-    help="Allow a gRPC address beyond loopback without TLS.",
+    help="Allow a gRPC address beyond loopback without TLS, or without knowing who calls.",
 )  # fmt: skip
 @click.option(
     "--workers",
