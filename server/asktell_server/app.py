@@ -42,6 +42,7 @@ from asktell_server.rpc.servicer import Servicer
 from asktell_server.rpc.tls import RotatingCertificate, TlsConfig, UnusableCertificate, reaches_beyond_loopback
 from asktell_server.service.asking import AskConfig, Asking
 from asktell_server.service.authentication import Authenticator, StoredTokens
+from asktell_server.service.certificates import CertificateRoles
 from asktell_server.service.commits import Bell, Commits
 from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
@@ -71,11 +72,13 @@ class CannotListen(Exception):
 @dataclass(frozen=True)
 class AccessConfig:
     """Who may call. `required`: every call needs a token (`asktell token create`). `oidc`: tokens of this identity provider are taken
-    too. `audit`: the file that writes and refusals are recorded in; None means standard error. Without `required` none of this counts.
+    too. `certificates`: whoever sends no token is known by the certificate of the TLS connection. `audit`: the file that writes and
+    refusals are recorded in; None means standard error. Without `required` none of this counts.
     """
 
     required: bool = False
     oidc: OidcConfig | None = None
+    certificates: CertificateRoles | None = None
     audit: Path | None = None
 
 
@@ -145,7 +148,10 @@ class App:
             authenticators: list[Authenticator] = [StoredTokens(self.storage, clock)]
             if access.oidc is not None:
                 authenticators.append(OidcTokens(access.oidc))
-            gate, self._audit = Gate(authenticators), AuditLog(access.audit, metrics.audit_line_lost)
+            gate, self._audit = (
+                Gate(authenticators, access.certificates),
+                AuditLog(access.audit, metrics.audit_line_lost),
+            )
         self._servicer = Boundary(metrics, gate, self._audit).guarded(servicer, _DESCRIPTOR)
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
         self._health = health_aio.HealthServicer()

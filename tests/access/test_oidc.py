@@ -21,7 +21,8 @@ from asktell.v1 import study_service_pb2 as pb
 from asktell_server.domain.access import Grant, Role
 from asktell_server.domain.errors import TokenExpired, Unauthenticated
 from asktell_server.service import oidc
-from asktell_server.service.oidc import BadConfig, OidcConfig, OidcTokens
+from asktell_server.service.bindings import BadConfig
+from asktell_server.service.oidc import OidcConfig, OidcTokens
 
 from ..support import serving, stub
 from .conftest import bearer

@@ -25,7 +25,6 @@ import asyncio
 import http.client
 import json
 import time
-import tomllib
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -36,9 +35,9 @@ from typing import Any
 import jwt
 import structlog
 
-from asktell.names import is_id
-from asktell_server.domain.access import Grant, Principal, Role, grants
+from asktell_server.domain.access import Grant, Principal
 from asktell_server.domain.errors import TokenExpired, Unauthenticated
+from asktell_server.service.bindings import BadConfig, load, read_bindings
 
 log = structlog.get_logger()
 
@@ -52,10 +51,6 @@ _LONGEST_NAME = 256
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
 _KINDS = frozenset({"RSA", "EC", "OKP"})
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class BadConfig(ValueError):
-    """The file cannot be used; the message says everything that is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +84,7 @@ class OidcConfig:
     @classmethod
     def read(cls, path: Path) -> OidcConfig:
         """From a TOML file. Raises BadConfig."""
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise BadConfig(f"cannot read {path}: {error}") from error
+        content = load(path)
         wrong = [f"{key} is not known" for key in sorted(set(content) - _KEYS)]
         for key in ("issuer", "audience", "jwks"):
             if not (isinstance(content.get(key), str) and content[key]):
@@ -109,18 +101,14 @@ class OidcConfig:
         jwks = content.get("jwks", "")
         if isinstance(jwks, str) and "://" in jwks and not _is_safe(jwks):
             wrong.append("jwks must be an https URL or the path of a file")
-        entries = content.get("bindings", [])
-        if not isinstance(entries, list) or not entries:
-            wrong.append("bindings must have at least one entry, or nobody may do anything")
-            entries = []
-        bindings = [_binding(entry, f"bindings[{i}]", wrong) for i, entry in enumerate(entries)]
+        bindings = read_bindings(content, frozenset({"claim", "value"}), _binding, wrong)
         if wrong:
             raise BadConfig(f"{path}: " + "; ".join(wrong))
         return cls(
             content["issuer"],
             content["audience"],
             jwks,
-            tuple(binding for binding in bindings if binding is not None),
+            bindings,
             tuple(algorithms),
             name_claim,
             float(leeway),
@@ -130,29 +118,17 @@ class OidcConfig:
 _KEYS = {"issuer", "audience", "jwks", "algorithms", "name_claim", "leeway_s", "bindings"}
 
 
-def _binding(entry: Any, at: str, wrong: list[str]) -> Binding | None:
-    if not isinstance(entry, dict):
-        wrong.append(f"{at} must be a table")
-        return None
+def _binding(entry: dict[str, Any], at: str, wrong: list[str], held: tuple[Grant, ...]) -> Binding | None:
     before = len(wrong)
-    wrong += [f"{at}.{key} is not known" for key in sorted(set(entry) - {"claim", "value", "role", "projects"})]
-    claim = entry.get("claim")
+    claim, value = entry.get("claim"), entry.get("value")
     path = [claim] if isinstance(claim, str) else claim
     if not (isinstance(path, list) and path and all(isinstance(key, str) and key for key in path)):
         wrong.append(f"{at}.claim must be a name or a list of names")
-    if not isinstance(entry.get("value"), str):
+    if not isinstance(value, str):
         wrong.append(f"{at}.value must be a text")
-    names = [role.name.lower() for role in Role]
-    if entry.get("role") not in names:
-        wrong.append(f"{at}.role must be one of {', '.join(names)}")
-    projects = entry.get("projects")
-    if not (
-        isinstance(projects, list) and projects and all(isinstance(p, str) and (p == "*" or is_id(p)) for p in projects)
-    ):
-        wrong.append(f'{at}.projects must be a list of ids of projects, or ["*"]')
-    if len(wrong) > before or not isinstance(path, list) or not isinstance(projects, list):
+    if len(wrong) > before or not isinstance(path, list) or not isinstance(value, str):
         return None
-    return Binding(tuple(path), entry["value"], grants(Role[entry["role"].upper()], projects))
+    return Binding(tuple(path), value, held)
 
 
 class KeySource:
