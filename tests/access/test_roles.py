@@ -231,6 +231,19 @@ def test_an_audit_log_that_cannot_be_written_changes_no_answer(tmp_path: Path) -
         assert server.metric("asktell_audit_lines_lost_total") == 2
 
 
+def test_strangers_do_not_fill_the_log(service: Any, guarded: ServerProcess, secret: str) -> None:
+    """They are counted, and some are in the audit file; the log has those of whom something is known."""
+    before = guarded.metric("asktell_denied_total", reason="UNAUTHENTICATED")
+    logged = guarded.log.read_text().count("UNAUTHENTICATED")
+
+    for _ in range(50):
+        call(service, "GetStudy", request_of("GetStudy", secret), "nobody's")
+
+    assert guarded.metric("asktell_denied_total", reason="UNAUTHENTICATED") == before + 50
+    assert guarded.log.read_text().count("UNAUTHENTICATED") == logged
+    assert any("caller" not in line and line["code"] == "UNAUTHENTICATED" for line in audit(guarded))
+
+
 def test_health_needs_no_token(guarded: ServerProcess) -> None:
     """Probes have no secrets."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc

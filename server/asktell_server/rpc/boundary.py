@@ -125,7 +125,9 @@ class Boundary:
                 self._metrics.denied(error.reason)
             if isinstance(error, QuotaExceeded):
                 self._metrics.refused("quota", error.metadata["limit"])
-            self._log.info(
+            # Strangers could fill the log; the metric and the audit log have them.
+            tell = self._log.debug if isinstance(error, Unauthenticated) else self._log.info
+            tell(
                 "call refused",
                 method=name,
                 **_ids(request),
