@@ -12,6 +12,7 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
+import asktell as asktell_client
 from asktell.v1 import study_service_pb2_grpc
 from asktell_server.cli import main
 from asktell_server.domain.access import Grant, Role
@@ -196,3 +197,61 @@ def test_settings_that_would_be_without_effect_are_refused(
     assert complaint in " ".join(done.stderr.replace("│", " ").split())
     assert not database.exists()
     assert not (tmp_path / "audit.jsonl").exists()
+
+
+async def test_a_client_whose_certificate_is_replaced_goes_on_with_the_new_one(
+    server: ServerProcess, authority: Authority, tmp_path: Path
+) -> None:
+    """From the next call on, without being made anew, once certificate and key are a pair; what is in flight stays as it was."""
+    reader, owner = (
+        authority.issue("reader"),
+        authority.issue("owner-2", hosts=("spiffe://cluster/ns/vision/sa/owner",)),
+    )
+    mine = Pair(tmp_path / "tls.crt", tmp_path / "tls.key")
+    mine.replace_with(owner)
+    tls = asktell_client.Tls(authority.cert, mine.cert, mine.key)
+    options = {"project": "vision", "tls": tls, "timeout": 60}
+    with asktell_client.connect(server.target, **options) as client:
+        async with await asktell_client.aio.connect(server.target, **options) as aclient:
+            study = client.create_study("replaced", {"x": asktell_client.Float(0, 1)}, maximize="a", algorithm="random")
+            changes = study.watch()
+            next(changes)
+            astudy = await aclient.get_study("replaced")
+            study.ask()
+
+            mine.cert.write_bytes(reader.cert.read_bytes())
+            study.ask()  # not a pair yet: as before
+            await astudy.ask()
+            mine.key.write_bytes(reader.key.read_bytes())
+            with pytest.raises(asktell_client.PermissionDenied):
+                study.ask()
+            with pytest.raises(asktell_client.PermissionDenied):
+                await astudy.ask()
+            mine.replace_with(owner)
+            study.ask()
+            await astudy.ask()
+
+            trials = 0
+            while trials < 5:  # of the watch that began before all this
+                trials += len(next(changes).trials)
+    assert trials == 5
+
+
+def test_a_client_follows_a_replaced_authority(authority: Authority, tmp_path: Path) -> None:
+    """A server whose certificate is of a new authority is trusted as soon as the client's file says so."""
+    other, trusted = Authority(tmp_path, "other"), tmp_path / "ca.pem"
+    pair, trusted_bytes = authority.issue("changing"), authority.cert.read_bytes()
+    mine = Pair(tmp_path / "tls.crt", tmp_path / "tls.key")
+    mine.replace_with(pair)
+    trusted.write_bytes(trusted_bytes)
+    space: asktell_client.Space = {"x": asktell_client.Float(0, 1)}
+    with serving(tmp_path, "--tls-cert", str(mine.cert), "--tls-key", str(mine.key)) as server:
+        with asktell_client.connect(server.target, tls=asktell_client.Tls(trusted), timeout=60) as client:
+            client.create_study("before", space, maximize="a", algorithm="random")
+            mine.replace_with(other.issue("changed"))
+            server.stop()
+            server.start()
+            with pytest.raises(asktell_client.TlsFailed):
+                client.get_study("before")
+            trusted.write_bytes(trusted_bytes + other.cert.read_bytes())
+            assert client.get_study("before").name.endswith("before")
