@@ -46,7 +46,9 @@ class Authority:
     def issue(
         self, name: str, *, hosts: tuple[str, ...] = ("localhost", "127.0.0.1"), valid: timedelta = timedelta(days=1)
     ) -> Pair:
-        """A certificate for hosts, valid for so long from now; it has expired when that is negative."""
+        """A certificate for hosts (or, with a scheme, URIs, or addresses of mail), valid for so long from now; it has expired when
+        that is negative.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(_name(name), self._name, key, valid)
@@ -72,6 +74,10 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _general_name(host: str) -> x509.GeneralName:
+    if "://" in host:
+        return x509.UniformResourceIdentifier(host)
+    if "@" in host:
+        return x509.RFC822Name(host)
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

@@ -1,7 +1,8 @@
 """How a client gets in: TLS, and the token that says who calls.
 
 TLS is used when it is asked for: by `tls=`, else by the environment. A token goes with every attempt of every call, read
-anew from its file each time, because tokens of Kubernetes and of many identity providers are replaced within the hour. It
+anew from its file each time, because tokens of Kubernetes and of many identity providers are replaced within the hour. Files of
+TLS that were replaced are used from the next call on, over a new connection; calls in flight stay on the old one. A token
 never goes out unencrypted to another machine unless `insecure=True` says that it may, and never into a text: not into a
 repr, a log or an error.
 
@@ -34,7 +35,7 @@ _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How the server proves who it is, and how this client does. The files are read by `connect`."""
+    """How the server proves who it is, and how this client does. The files are read by `connect`, and again when they change."""
 
     ca: StrPath | None = None
     """Certificates of the authorities to trust, in PEM; None: those that come with gRPC, which are the public ones."""
@@ -53,11 +54,46 @@ class _Pem:
     key: bytes | None = field(repr=False)
 
 
+class TlsFiles:
+    """What the files of a `Tls` hold. Raises CredentialsError if they cannot be used at first."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._stamps = self._look()
+        self.pem = _read_tls(tls)
+
+    def changed(self) -> bool:
+        """Whether `pem` is new, because files were replaced since the last look by others that can be used. Half-written ones change
+        nothing yet. For one thread at a time.
+        """
+        stamps = self._look()
+        if stamps == self._stamps:
+            return False
+        try:
+            pem = _read_tls(self._tls)
+        except CredentialsError:
+            return False
+        before, self._stamps, self.pem = self.pem, stamps, pem
+        return pem != before
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_stamp(path) for path in (self._tls.ca, self._tls.cert, self._tls.key) if path is not None)
+
+
+def _stamp(path: StrPath) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced, by its own name or by that of a folder that a link leads through."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """What a transport needs of it, checked."""
 
-    tls: _Pem | None = None
+    tls: TlsFiles | None = None
     token: str | None = field(default=None, repr=False)
     token_file: Path | None = None
 
@@ -74,7 +110,7 @@ class Access:
             return message
         if self.tls is None:
             return f"{message}; so does a server that wants TLS: tls=True or ASKTELL_TLS=1, if this one does"
-        if self.tls.cert is None:
+        if self.tls.pem.cert is None:
             return f"{message}; so does a server that wants a client's certificate: Tls(cert=..., key=...), if this one does"
         return f"{message}; so does a server that does not accept this client's certificate"
 
@@ -108,7 +144,7 @@ def resolve_access(
             "with the server's CA if it is not a public one), or say insecure=True or ASKTELL_INSECURE=1"
         )
     access = Access(
-        tls=None if meant is None else _read_tls(meant),
+        tls=None if meant is None else TlsFiles(meant),
         token=None if token is None else _checked_token(token, "the token"),
         token_file=None if token_file is None else Path(token_file),
     )

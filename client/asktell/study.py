@@ -12,7 +12,7 @@ from asktell._optimize import Objective, optimize
 from asktell._retry import Attempts
 from asktell._status import CallFailed, to_error
 from asktell._targets import default_worker
-from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unavailable
+from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unauthenticated, Unavailable
 from asktell.explanation import Explanation, explanation_from_proto
 from asktell.names import StudyName
 from asktell.records import (
@@ -317,15 +317,17 @@ class Study(StudyRecord):
         """The changes after a revision, then every further change as it comes, for ever; connects again by itself.
 
         Several changes of one trial may arrive as one; of its intermediate measurements only new ones come. Raises
-        StudyNotFound when the study is deleted, RevisionInFuture, Unavailable after the client's timeout.
+        StudyNotFound when the study is deleted, RevisionInFuture, Unavailable after the client's timeout, Unauthenticated when the
+        token's time is over and its file does not hold a new one.
         """
         attempts: Attempts | None = None
         while True:
+            admitted = False
             stream = self._client.transport.stream("WatchStudy", _calls.watch_study(self.name, after_revision))
             try:
                 for message in stream:
                     response = cast(service.WatchStudyResponse, message)
-                    attempts = None
+                    attempts, admitted = None, True
                     after_revision = response.revision
                     if response.HasField("study"):
                         yield change_from_proto(response)
@@ -334,6 +336,8 @@ class Study(StudyRecord):
                 error = to_error(failure)
             finally:
                 stream.close()
+            if admitted and isinstance(error, Unauthenticated):
+                continue  # the token's time was over; its file may hold a new one
             attempts = attempts or self._client.attempts("WatchStudy")
             pause_s = attempts.pause_s(error, time.monotonic())
             if pause_s is None:

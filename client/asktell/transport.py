@@ -115,7 +115,13 @@ def channel_credentials(access: Access) -> grpc.ChannelCredentials | None:
     """What a secure channel is made with; None for one without TLS."""
     if access.tls is None:
         return None
-    return grpc.ssl_channel_credentials(access.tls.ca, access.tls.key, access.tls.cert)
+    pem = access.tls.pem
+    return grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
+
+
+def _is_outdated(access: Access) -> bool:
+    """Whether a channel made before now shows a certificate, or trusts authorities, that were replaced."""
+    return access.tls is not None and access.tls.changed()
 
 
 class GrpcTransport:
@@ -129,6 +135,7 @@ class GrpcTransport:
         self._stub: StudyServiceStub | None = None
         self._closed = False
         self._lock = threading.Lock()
+        self._retired: list[grpc.Channel] = []  # may still have calls in flight; gRPC disconnects what is idle
         self._inherited: list[object] = []
         renew_after_fork(self)
 
@@ -157,19 +164,25 @@ class GrpcTransport:
     def close(self) -> None:
         """Ends the connection."""
         self._closed = True
-        if self._channel is not None:
-            self._channel.close()
+        with self._lock:
+            channels = [*self._retired, *([] if self._channel is None else [self._channel])]
+        for channel in channels:
+            channel.close()
 
     def after_fork(self) -> None:
         """The parent's channel is of no use here, and destroying it would wait for threads that are not here."""
-        self._inherited.append((self._channel, self._stub))
+        self._inherited.append((self._channel, self._stub, self._retired))
         self._channel = self._stub = None
+        self._retired = []
         self._lock = threading.Lock()
 
     def _open(self) -> StudyServiceStub:
         with self._lock:
             if self._closed:
                 raise _closed()
+            if self._channel is not None and _is_outdated(self._access):
+                self._retired.append(self._channel)
+                self._channel = self._stub = None
             if self._stub is None:
                 _check_fork()
                 options, credentials = channel_options(self._target), channel_credentials(self._access)
@@ -190,6 +203,7 @@ class GrpcAsyncTransport:
         self._target = target
         self._access = access
         self._channel: grpc.aio.Channel | None = None
+        self._retired: list[grpc.aio.Channel] = []
         self._stub: Any = None
         self._closed = False
 
@@ -219,8 +233,8 @@ class GrpcAsyncTransport:
     async def close(self) -> None:
         """Ends the connection."""
         self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in (*self._retired, *([] if self._channel is None else [self._channel])):
+            await channel.close()
 
     def _cancelled(self) -> BaseException:
         """What a cancellation means: gRPC also cancels calls when the channel is closed, though nobody cancelled us."""
@@ -231,6 +245,9 @@ class GrpcAsyncTransport:
     def _open(self) -> Any:
         if self._closed:
             raise _closed()
+        if self._channel is not None and _is_outdated(self._access):
+            self._retired.append(self._channel)
+            self._channel = self._stub = None
         if self._stub is None:
             _check_fork()
             options, credentials = channel_options(self._target), channel_credentials(self._access)

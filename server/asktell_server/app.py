@@ -42,6 +42,7 @@ from asktell_server.rpc.servicer import Servicer
 from asktell_server.rpc.tls import RotatingCertificate, TlsConfig, UnusableCertificate, reaches_beyond_loopback
 from asktell_server.service.asking import AskConfig, Asking
 from asktell_server.service.authentication import Authenticator, StoredTokens
+from asktell_server.service.certificates import CertificateRoles
 from asktell_server.service.commits import Bell, Commits
 from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
@@ -71,11 +72,13 @@ class CannotListen(Exception):
 @dataclass(frozen=True)
 class AccessConfig:
     """Who may call. `required`: every call needs a token (`asktell token create`). `oidc`: tokens of this identity provider are taken
-    too. `audit`: the file that writes and refusals are recorded in; None means standard error. Without `required` none of this counts.
+    too. `certificates`: whoever sends no token is known by the certificate of the TLS connection. `audit`: the file that writes and
+    refusals are recorded in; None means standard error. Without `required` none of this counts.
     """
 
     required: bool = False
     oidc: OidcConfig | None = None
+    certificates: CertificateRoles | None = None
     audit: Path | None = None
 
 
@@ -88,7 +91,7 @@ class ServerConfig:
     long to go on serving after a stop signal, not ready, so that load balancers notice. `drain_grace_s`: how long calls may then
     still take. `max_message_bytes`: larger requests are refused by gRPC itself; it must leave room for a clear error about an
     oversized field. `reflection`: let clients list the service. `tls`: of the gRPC port; the HTTP port has none. `insecure`: let
-    `listen` reach beyond loopback without TLS.
+    `listen` reach beyond loopback without TLS or without knowing who calls.
     """
 
     database: str = "asktell.db"
@@ -145,7 +148,10 @@ class App:
             authenticators: list[Authenticator] = [StoredTokens(self.storage, clock)]
             if access.oidc is not None:
                 authenticators.append(OidcTokens(access.oidc))
-            gate, self._audit = Gate(authenticators), AuditLog(access.audit)
+            gate, self._audit = (
+                Gate(authenticators, access.certificates),
+                AuditLog(access.audit, metrics.audit_line_lost),
+            )
         self._servicer = Boundary(metrics, gate, self._audit).guarded(servicer, _DESCRIPTOR)
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
         self._health = health_aio.HealthServicer()
@@ -208,20 +214,29 @@ class App:
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """Those of the gRPC port; None for one without TLS. Raises CannotListen."""
-        if self.config.tls is not None:
+        config = self.config
+        credentials = None
+        if config.tls is not None:
             try:
-                return RotatingCertificate(self.config.tls, self._metrics.certificate_loaded).credentials()
+                credentials = RotatingCertificate(config.tls, self._metrics.certificate_loaded).credentials()
             except UnusableCertificate as error:
                 raise CannotListen(f"cannot serve TLS: {error}") from error
-        if reaches_beyond_loopback(self.config.listen):
-            if not self.config.insecure:
+        open_doors = []
+        if config.tls is None:
+            open_doors.append(
+                "without TLS whoever is on the way reads and changes everything: give --tls-cert and --tls-key"
+            )
+        if not config.access.required and (config.tls is None or config.tls.client_ca is None):
+            open_doors.append("without --auth (or --oidc, or --tls-client-ca) whoever connects may do everything")
+        if open_doors and reaches_beyond_loopback(config.listen):
+            if not config.insecure:
                 raise CannotListen(
-                    f"{self.config.listen} can be reached from other machines, and without TLS whoever is on the way reads and "
-                    "changes everything: give --tls-cert and --tls-key, or listen on 127.0.0.1, or say --insecure if the "
-                    "network between clients and server can be trusted or encrypts by itself"
+                    f"{config.listen} can be reached from other machines; {'; '.join(open_doors)}. Or listen on 127.0.0.1, or say "
+                    "--insecure if the network between clients and server can be trusted, or protects by itself"
                 )
-            log.warning("gRPC beyond loopback without TLS", listen=self.config.listen)
-        return None
+            for door in open_doors:
+                log.warning(f"insecure: {door}", listen=config.listen)
+        return credentials
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         limit = self.config.max_message_bytes

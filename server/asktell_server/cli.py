@@ -31,8 +31,10 @@ from asktell_server.engine.pool import PoolConfig
 from asktell_server.observe import logs
 from asktell_server.rpc.tls import TlsConfig
 from asktell_server.service.asking import AskConfig
+from asktell_server.service.bindings import BadConfig
+from asktell_server.service.certificates import CertificateRoles
 from asktell_server.service.limits import Limits
-from asktell_server.service.oidc import BadConfig, OidcConfig
+from asktell_server.service.oidc import OidcConfig
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -197,8 +199,12 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     help="Let in only clients with a certificate of these authorities (mutual TLS).",
 )  # fmt: skip
 @click.option(
+    "--tls-client-roles", type=click.Path(exists=True, dir_okay=False, path_type=Path), show_envvar=True,
+    help="TOML file with the roles of clients by their certificates, for those without a token; implies --auth.",
+)  # fmt: skip
+@click.option(
     "--insecure", is_flag=True, show_envvar=True,
-    help="Allow a gRPC address beyond loopback without TLS.",
+    help="Allow a gRPC address beyond loopback without TLS, or without knowing who calls.",
 )  # fmt: skip
 @click.option(
     "--workers",
@@ -305,7 +311,7 @@ def main(**options: Any) -> None:
             max_lag=options["max_lag"],
         ),
         ask=AskConfig(timeout_s=options["ask_timeout_s"]),
-        access=_access(options["auth"] or options["oidc"] is not None, options["oidc"], options["audit_log"]),
+        access=_access(options),
         admission=AdmissionConfig(
             **{
                 f.name: QueueLimits(*(options[f"max_{f.name}{scope}"] for scope in _SCOPES))
@@ -320,15 +326,27 @@ def main(**options: Any) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _access(required: bool, oidc: Path | None, audit: Path | None) -> AccessConfig:
+def _access(options: dict[str, Any]) -> AccessConfig:
+    """What the options about callers mean together. Raises BadParameter, UsageError."""
+    oidc, roles, audit = options["oidc"], options["tls_client_roles"], options["audit_log"]
+    required = options["auth"] or oidc is not None or roles is not None
+    if roles is not None and options["tls_client_ca"] is None:
+        raise click.UsageError("--tls-client-roles needs --tls-client-ca, which says whose certificates count")
+    if audit is not None and not required:
+        raise click.UsageError("--audit-log needs --auth: without it nobody knows who calls")
+    hint = "--oidc"
     try:
-        if audit is not None and required:
+        provider = None if oidc is None else OidcConfig.read(oidc)
+        hint = "--tls-client-roles"
+        certificates = None if roles is None else CertificateRoles.read(roles)
+        hint = "--audit-log"
+        if audit is not None:
             audit.open("a").close()
-        return AccessConfig(required, None if oidc is None else OidcConfig.read(oidc), audit)
     except BadConfig as error:
-        raise click.BadParameter(str(error), param_hint="--oidc") from error
+        raise click.BadParameter(str(error), param_hint=hint) from error
     except OSError as error:
-        raise click.BadParameter(f"cannot write {audit}: {error.strerror}", param_hint="--audit-log") from error
+        raise click.BadParameter(f"cannot write {audit}: {error.strerror}", param_hint=hint) from error
+    return AccessConfig(required, provider, certificates, audit)
 
 
 async def _serve(config: ServerConfig, ready_file: Path | None, *, stop_with_parent: bool) -> None:

@@ -15,12 +15,14 @@ import grpc
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from structlog.testing import capture_logs
 
 from asktell.v1 import study_service_pb2 as pb
 from asktell_server.domain.access import Grant, Role
 from asktell_server.domain.errors import TokenExpired, Unauthenticated
 from asktell_server.service import oidc
-from asktell_server.service.oidc import BadConfig, OidcConfig, OidcTokens
+from asktell_server.service.bindings import BadConfig
+from asktell_server.service.oidc import OidcConfig, OidcTokens
 
 from ..support import serving, stub
 from .conftest import bearer
@@ -33,13 +35,23 @@ class Provider:
 
     def __init__(self) -> None:
         self.fetches = 0
+        self.open = threading.Event()
+        self.open.set()
+        self.body: bytes | None = None
+        self.elsewhere: str | None = None
         self.rotate("first")
         provider = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.fetches += 1
-                body = json.dumps({"keys": [provider.jwk]}).encode()
+                provider.open.wait(60)
+                body = provider.body if provider.body is not None else json.dumps({"keys": provider.jwks}).encode()
+                if provider.elsewhere is not None:
+                    self.send_response(302)
+                    self.send_header("location", provider.elsewhere)
+                    self.end_headers()
+                    return
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -66,6 +78,7 @@ class Provider:
             "use": "sig",
             "alg": "RS256",
         }
+        self.jwks: list[Any] = [self.jwk]
 
     def token(self, *, key: Any = None, algorithm: str = "RS256", kid: str | None = None, **claims: object) -> str:
         """A token of anna, valid for a minute unless told otherwise; a claim of None is left out."""
@@ -131,6 +144,10 @@ async def test_what_is_wrong_with_a_token_is_refused(provider: Provider, tokens:
         provider.token(exp=None),
         provider.token(sub=None),
         provider.token(sub=7),
+        provider.token(sub="a" * 257),
+        provider.token(sub="two\nlines"),
+        provider.token(sub="\ud800"),
+        provider.token(algorithm="PS256"),
         provider.token(nbf=time.time() + 3600),
         unsigned,
         f"{head}.{richer.decode().rstrip('=')}.{signature}",
@@ -168,6 +185,101 @@ async def test_new_keys_are_found_and_floods_are_not_passed_on(
     provider.server.shutdown()
     provider.server.server_close()
     await tokens.authenticate(provider.token())
+
+
+async def test_a_withdrawn_key_is_good_for_nothing(
+    provider: Provider, tokens: OidcTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are looked at again after a while, though no token names a new one."""
+    token = provider.token()
+    await tokens.authenticate(token)
+    provider.rotate("second")
+    await tokens.authenticate(token)  # not yet
+    monkeypatch.setattr(oidc, "REFETCH_S", 0.0)
+    monkeypatch.setattr(oidc, "FRESH_S", 0.0)
+
+    with pytest.raises(Unauthenticated):
+        await tokens.authenticate(token)
+
+
+async def test_a_provider_that_hangs_stops_nobody_whose_key_is_known(
+    provider: Provider, tokens: OidcTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who asked for newer keys goes on after a moment, the others at once, all with the keys of before."""
+    token = provider.token()
+    await tokens.authenticate(token)
+    monkeypatch.setattr(oidc, "REFETCH_S", 3600.0)
+    monkeypatch.setattr(oidc, "FRESH_S", 0.0)
+    monkeypatch.setattr(oidc, "PATIENCE_S", 0.05)
+    tokens._keys._tried = float("-inf")
+    provider.open.clear()
+    try:
+        names = [(await tokens.authenticate(token)).name for _ in range(3)]
+        assert tokens._keys._refreshing is not None
+        assert not tokens._keys._refreshing.done()
+    finally:
+        provider.open.set()
+    await tokens._keys._refreshing
+
+    assert names == ["oidc:anna"] * 3
+    assert provider.fetches == 2
+
+
+async def test_what_is_no_public_key_for_signatures_verifies_none(provider: Provider, tmp_path: Path) -> None:
+    """A published secret, a key for encryption, one without an id and what is no key at all are passed over."""
+    secret = base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("=")
+    provider.jwks = [
+        {"kty": "oct", "k": secret, "kid": "shared", "alg": "HS256"},
+        {"kty": "oct", "k": secret, "kid": "unsaid"},
+        {**provider.jwk, "kid": "encrypts", "use": "enc"},
+        {key: value for key, value in provider.jwk.items() if key != "kid"},
+        {**provider.jwk, "kid": "broken", "n": "!"},
+        {**provider.jwk, "kid": "none", "alg": "none"},
+        "key",
+        provider.jwk,
+    ]
+    tokens = OidcTokens(OidcConfig.read(written(tmp_path, provider.url)))
+
+    assert (await tokens.authenticate(provider.token())).name == "oidc:anna"
+    for wrong in (
+        *(provider.token(key=b"s" * 32, algorithm="HS256", kid=kid) for kid in ("shared", "unsaid")),
+        *(provider.token(kid=kid) for kid in ("shared", "unsaid", "encrypts", "broken", "none")),
+    ):
+        with pytest.raises(Unauthenticated):
+            await tokens.authenticate(wrong)
+
+
+async def test_a_key_that_does_not_say_its_algorithm_is_for_those_allowed(provider: Provider, tmp_path: Path) -> None:
+    """As some providers publish them; what is not allowed stays so."""
+    del provider.jwk["alg"]
+    more = 'algorithms = ["PS256", "ES256"]'
+    tokens = OidcTokens(OidcConfig.read(written(tmp_path, provider.url, more)))
+
+    assert (await tokens.authenticate(provider.token(algorithm="PS256"))).name == "oidc:anna"
+    for wrong in (provider.token(), provider.token(key=ec.generate_private_key(ec.SECP256R1()), algorithm="ES256")):
+        with pytest.raises(Unauthenticated):
+            await tokens.authenticate(wrong)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"keys": 3}', b'{"keys": []}', b"[" * 100_000, b"\xff", b"x" * 1_000_001]
+)
+async def test_junk_for_keys_is_no_key(provider: Provider, tokens: OidcTokens, body: bytes) -> None:
+    """The caller is refused as for any key that is not known, and the server lives."""
+    provider.body = body
+
+    with pytest.raises(Unauthenticated):
+        await tokens.authenticate(provider.token())
+
+
+async def test_keys_do_not_come_from_an_unencrypted_elsewhere(provider: Provider, tokens: OidcTokens) -> None:
+    """A redirect to plain HTTP on another machine is not followed."""
+    provider.elsewhere = "http://keys.example.com/keys"
+
+    with capture_logs() as said, pytest.raises(Unauthenticated):
+        await tokens.authenticate(provider.token())
+
+    assert "not https" in said[0]["error"]
 
 
 async def test_keys_from_a_file(provider: Provider, tmp_path: Path) -> None:

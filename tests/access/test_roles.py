@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from asktell.v1 import study_service_pb2 as pb
 from asktell_server.domain.access import Role
 from asktell_server.rpc.access import NEEDS
 
-from ..support import ServerProcess, spec, stub
+from ..support import ServerProcess, serving, spec, stub
 from .conftest import audit, bearer, issue
 
 SERVICE = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"]
@@ -205,15 +206,42 @@ def test_writes_and_refusals_are_recorded(guarded: ServerProcess, service: Any, 
     service.GetStudy(pb.GetStudyRequest(name=study), metadata=bearer(token))
     call(service, "GetStudy", request_of("GetStudy", secret), token)
 
-    lines = [line for line in audit(guarded) if line.get("caller") == "token:anna"]
+    caller = f"token:anna:{token.split('_')[1]}"
+    lines = [line for line in audit(guarded) if line.get("caller") == caller]
     found = [(line["method"], line["resource"], line.get("request_id"), line["code"]) for line in lines]
     assert found == [
-        ("CreateStudy", "projects/audited", None, "OK"),
+        ("CreateStudy", study, None, "OK"),
         ("Ask", study, "first", "OK"),
         ("GetStudy", secret, None, "PERMISSION_DENIED"),
     ]
     assert token.rpartition("_")[2] not in (guarded.folder / "audit.jsonl").read_text() + guarded.log.read_text()
     assert guarded.metric("asktell_denied_total", reason="PERMISSION_DENIED") > 0
+
+
+def test_an_audit_log_that_cannot_be_written_changes_no_answer(tmp_path: Path) -> None:
+    """A write that was committed is acknowledged, a refusal is a refusal, and the metric counts the lines that are missing."""
+    with serving(tmp_path, "--auth", "--audit-log", "/dev/full") as server, stub(server.target) as service:
+        token = issue(server.database, "owner", "p")
+        study = service.CreateStudy(request_of("CreateStudy", "projects/p/studies/s"), metadata=bearer(token))
+        refused = call(service, "GetStudy", request_of("GetStudy", "projects/other/studies/s"), token)
+
+        assert study.name == "projects/p/studies/s"
+        assert refused is not None
+        assert refused.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert server.metric("asktell_audit_lines_lost_total") == 2
+
+
+def test_strangers_do_not_fill_the_log(service: Any, guarded: ServerProcess, secret: str) -> None:
+    """They are counted, and some are in the audit file; the log has those of whom something is known."""
+    before = guarded.metric("asktell_denied_total", reason="UNAUTHENTICATED")
+    logged = guarded.log.read_text().count("UNAUTHENTICATED")
+
+    for _ in range(50):
+        call(service, "GetStudy", request_of("GetStudy", secret), "nobody's")
+
+    assert guarded.metric("asktell_denied_total", reason="UNAUTHENTICATED") == before + 50
+    assert guarded.log.read_text().count("UNAUTHENTICATED") == logged
+    assert any("caller" not in line and line["code"] == "UNAUTHENTICATED" for line in audit(guarded))
 
 
 def test_health_needs_no_token(guarded: ServerProcess) -> None:

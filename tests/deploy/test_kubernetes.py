@@ -301,7 +301,7 @@ def test_the_server_knows_every_variable(container: Object) -> None:
 
 
 def test_the_base_says_that_it_has_no_tls(container: Object) -> None:
-    """Listening beyond loopback without TLS is refused unless it is said aloud, which the base does."""
+    """Listening beyond loopback without TLS and tokens is refused unless it is said aloud, which the base does."""
     environment = _environment(container)
 
     assert reaches_beyond_loopback(environment["ASKTELL_LISTEN"])
@@ -310,7 +310,9 @@ def test_the_base_says_that_it_has_no_tls(container: Object) -> None:
 
 @needs_kubectl
 def test_the_tls_overlay_is_the_base_with_tls(objects: dict[tuple[str, str], Object], pod: Object) -> None:
-    """It has the same objects; its pod is as restricted, serves a mounted certificate, and is probed where there is no TLS."""
+    """It has the same objects; its pod is as restricted, serves a mounted certificate to callers with a token, and is probed where
+    there is no TLS.
+    """
     rendered = _by_name(render_with_kubectl(TLS))
     secured = rendered["StatefulSet", "asktell"]["spec"]["template"]["spec"]
     [plain], [container] = pod["containers"], secured["containers"]
@@ -324,6 +326,7 @@ def test_the_tls_overlay_is_the_base_with_tls(objects: dict[tuple[str, str], Obj
     assert environment.items() - _environment(plain).items() == {
         ("ASKTELL_TLS_CERT", "/etc/asktell/tls/tls.crt"),
         ("ASKTELL_TLS_KEY", "/etc/asktell/tls/tls.key"),
+        ("ASKTELL_AUTH", "true"),
     }
     assert mounts["tls"] == {
         "name": "tls",

@@ -23,6 +23,7 @@ FAMILIES = {
     "asktell_look_ahead": "counter",
     "asktell_fallbacks": "counter",
     "asktell_denied": "counter",
+    "asktell_audit_lines_lost": "counter",
     "asktell_leases_expired": "counter",
     "asktell_worker_restarts": "counter",
     "asktell_commit_duration_seconds": "histogram",
@@ -48,6 +49,7 @@ def everything(metrics: Metrics) -> None:
     metrics.look_ahead("hit")
     metrics.fell_back("deadline")
     metrics.denied("PERMISSION_DENIED")
+    metrics.audit_line_lost()
     metrics.lease_expired()
     metrics.worker_restarted()
     metrics.committed(0.0625, 7)
@@ -95,6 +97,7 @@ def test_every_family_has_its_documented_name_type_and_help(registry: CollectorR
         ("asktell_look_ahead_total", {"outcome": "hit"}, 1),
         ("asktell_fallbacks_total", {"cause": "deadline"}, 1),
         ("asktell_denied_total", {"reason": "PERMISSION_DENIED"}, 1),
+        ("asktell_audit_lines_lost_total", {}, 1),
         ("asktell_leases_expired_total", {}, 1),
         ("asktell_worker_restarts_total", {}, 1),
         ("asktell_commit_duration_seconds_sum", {}, 0.0625),

@@ -134,12 +134,34 @@ def refused(*arguments: str, exit_code: int = 1, environment: dict[str, str] | N
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "10.1.2.3:50051", "asktell.example:50051"])
-def test_without_tls_only_the_loopback_is_listened_on(listen: str) -> None:
+def test_without_protection_only_the_loopback_is_listened_on(listen: str) -> None:
     """An address that other machines reach is refused, with what to do about it."""
     said = refused("--listen", listen)
 
     assert f"{listen} can be reached from other machines" in said
-    assert "give --tls-cert and --tls-key, or listen on 127.0.0.1, or say --insecure" in said
+    assert "without TLS" in said
+    assert "give --tls-cert and --tls-key" in said
+    assert "without --auth" in said
+    assert "Or listen on 127.0.0.1, or say --insecure" in said
+
+
+def test_beyond_loopback_callers_must_be_known(tmp_path: Path, authority: Authority) -> None:
+    """TLS alone keeps nobody out, tokens alone can be read on the way: with one of the two, the other is asked for."""
+    pair = authority.issue("exposed")
+    tls = ("--tls-cert", str(pair.cert), "--tls-key", str(pair.key))
+
+    encrypted, known = refused("--listen", "0.0.0.0:0", *tls), refused("--listen", "0.0.0.0:0", "--auth")
+
+    assert "without --auth" in encrypted
+    assert "without TLS" not in encrypted
+    assert "without TLS" in known
+    assert "without --auth" not in known
+    for number, enough in enumerate((("--auth",), ("--tls-client-ca", str(authority.cert)), ("--insecure",))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with serving(folder, "--listen", "0.0.0.0:0", *tls, *enough, database=":memory:") as running:
+            assert running.target.startswith("0.0.0.0:")
+        assert ("insecure: without --auth" in running.log.read_text()) == (enough == ("--insecure",))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +190,9 @@ def test_insecure_said_aloud_is_enough(tmp_path: Path) -> None:
         with asktell.connect(f"127.0.0.1:{port}", timeout=60) as client:
             client.create_study("digits", SPACE, maximize="accuracy", algorithm="random")
 
-    assert "gRPC beyond loopback without TLS" in running.log.read_text()
+    said = running.log.read_text()
+    assert "insecure: without TLS" in said
+    assert "insecure: without --auth" in said
 
 
 def test_the_http_port_tells_nothing_of_studies(tmp_path: Path, server: ServerProcess, authority: Authority) -> None:

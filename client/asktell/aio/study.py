@@ -15,7 +15,7 @@ from asktell._retry import Attempts
 from asktell._status import CallFailed, to_error
 from asktell._targets import default_worker
 from asktell.aio._optimize import AsyncObjective, optimize
-from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unavailable
+from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unauthenticated, Unavailable
 from asktell.explanation import Explanation, explanation_from_proto
 from asktell.names import StudyName
 from asktell.records import (
@@ -277,11 +277,12 @@ class AsyncStudy(StudyRecord):
         """`asktell.Study.watch`."""
         attempts: Attempts | None = None
         while True:
+            admitted = False
             stream = self._client.transport.stream("WatchStudy", _calls.watch_study(self.name, after_revision))
             try:
                 async for message in stream:
                     response = cast(service.WatchStudyResponse, message)
-                    attempts = None
+                    attempts, admitted = None, True
                     after_revision = response.revision
                     if response.HasField("study"):
                         yield change_from_proto(response)
@@ -290,6 +291,8 @@ class AsyncStudy(StudyRecord):
                 error = to_error(failure)
             finally:
                 await stream.aclose()
+            if admitted and isinstance(error, Unauthenticated):
+                continue  # the token's time was over; its file may hold a new one
             attempts = attempts or self._client.attempts("WatchStudy")
             pause_s = attempts.pause_s(error, time.monotonic())
             if pause_s is None:

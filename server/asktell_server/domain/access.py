@@ -68,8 +68,8 @@ class Token:
 
     @property
     def principal(self) -> Principal:
-        """Whom it stands for."""
-        return Principal(f"token:{self.name}", self.grants)
+        """Whom it stands for. Names need not be unique, so the id, by which a token is revoked, is part of it."""
+        return Principal(f"token:{self.name}:{self.id}", self.grants)
 
     def is_expired(self, now: datetime) -> bool:
         """Whether its time is over."""

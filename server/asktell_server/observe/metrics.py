@@ -79,6 +79,9 @@ class Metrics:
         self._denied = Counter(
             "asktell_denied_total", "Calls that were not let in, by reason.", ["reason"], registry=registry
         )
+        self._audit_lost = Counter(
+            "asktell_audit_lines_lost_total", "Lines of the audit log that could not be written.", registry=registry
+        )
         self._certificate_ends = Gauge(
             "asktell_tls_certificate_expiry_timestamp_seconds",
             "When the TLS certificate in use expires, in seconds since 1970; 0 without TLS.",
@@ -120,6 +123,10 @@ class Metrics:
     def denied(self, reason: str) -> None:
         """A call was refused because of who made it, or because nobody knows who did."""
         self._denied.labels(reason).inc()
+
+    def audit_line_lost(self) -> None:
+        """A line of the audit log could not be written."""
+        self._audit_lost.inc()
 
     def rpc_finished(self, method: str, code: str, seconds: float) -> None:
         """A call ended."""

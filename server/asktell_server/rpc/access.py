@@ -20,6 +20,7 @@ from asktell.names import InvalidName, ProjectName, StudyName, TrialName
 from asktell_server.domain.access import Principal, Role
 from asktell_server.domain.errors import PermissionDenied
 from asktell_server.service.authentication import Authenticator, authenticate
+from asktell_server.service.certificates import CertificateRoles
 
 if TYPE_CHECKING:  # generic only in the stubs
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -68,11 +69,16 @@ def visible_projects() -> frozenset[str] | None:
     return None if caller is None else caller.projects
 
 
-class Gate:
-    """Lets calls pass, or raises."""
+# What gRPC calls the names in a client's certificate, by ours.
+_PEER = {"dns": "peer_dns", "uri": "peer_uri", "email": "peer_email", "common_name": "x509_common_name"}
 
-    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+
+class Gate:
+    """Lets calls pass, or raises. With `certificates` a caller without a token is known by the certificate that it shows."""
+
+    def __init__(self, authenticators: Sequence[Authenticator], certificates: CertificateRoles | None = None) -> None:
         self._authenticators = authenticators
+        self._certificates = certificates
 
     def check_complete(self, service: ServiceDescriptor) -> None:
         """Raises LookupError if the table and the service do not name the same methods."""
@@ -83,10 +89,20 @@ class Gate:
     async def identify(self, context: Context) -> Principal:
         """Who calls. Raises Unauthenticated, StorageUnavailable."""
         values = [value for key, value in context.invocation_metadata() or () if key == HEADER]
-        header = values[0] if len(values) == 1 else ""
-        caller = await authenticate(header if isinstance(header, str) else "", self._authenticators)
+        caller = self._by_certificate(context) if not values else None
+        if caller is None:
+            header = values[0] if len(values) == 1 else ""
+            caller = await authenticate(header if isinstance(header, str) else "", self._authenticators)
         _caller.set(caller)
         return caller
+
+    def _by_certificate(self, context: Context) -> Principal | None:
+        if self._certificates is None:
+            return None
+        shown = context.auth_context()
+        return self._certificates.principal(
+            {kind: [name.decode("utf-8", "replace") for name in shown.get(key, ())] for kind, key in _PEER.items()}
+        )
 
     def permit(self, caller: Principal, method: str, request: Any) -> None:
         """Raises PermissionDenied."""

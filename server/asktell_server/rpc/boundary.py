@@ -125,7 +125,9 @@ class Boundary:
                 self._metrics.denied(error.reason)
             if isinstance(error, QuotaExceeded):
                 self._metrics.refused("quota", error.metadata["limit"])
-            self._log.info(
+            # Strangers could fill the log; the metric and the audit log have them.
+            tell = self._log.debug if isinstance(error, Unauthenticated) else self._log.info
+            tell(
                 "call refused",
                 method=name,
                 **_ids(request),
@@ -164,6 +166,9 @@ def _ids(request: Any) -> dict[str, str]:
     """What a log needs to say which call it was: the resource and, if there is one, the request_id; cut, as nobody has checked them."""
     owner = getattr(request, "study", None) or getattr(request, "trial", None)
     resource = getattr(request, "name", "") or getattr(request, "parent", "") or getattr(owner, "name", "")
+    new = getattr(request, "study_id", "")
+    if new:
+        resource = f"{resource}/studies/{new}"
     ids = {"resource": resource[:_MAX_LOGGED]}
     request_id = getattr(request, "request_id", "")
     if request_id:

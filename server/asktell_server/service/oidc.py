@@ -14,16 +14,17 @@ issuer for the configured audience, and not expired. Its claims are mapped to ro
     role = "owner"
     projects = ["vision"]                        # "*" is every project
 
-Keys are fetched off the event loop, again when a token names one that is not known, and no more often than every
-`REFETCH_S`. While the provider is away, the keys that are known go on counting.
+Keys are fetched off the event loop, again when a token names one that is not known and when they are older than `FRESH_S`, so
+that a key that the provider withdraws is soon good for nothing, and no more often than every `REFETCH_S`. While the provider is
+away, the keys that are known go on counting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import time
-import tomllib
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -34,22 +35,22 @@ from typing import Any
 import jwt
 import structlog
 
-from asktell.names import is_id
-from asktell_server.domain.access import Grant, Principal, Role, grants
+from asktell_server.domain.access import Grant, Principal
 from asktell_server.domain.errors import TokenExpired, Unauthenticated
+from asktell_server.service.bindings import BadConfig, load, read_bindings
 
 log = structlog.get_logger()
 
 REFETCH_S = 10.0
+FRESH_S = 300.0
+PATIENCE_S = 1.0  # a call whose key is known waits no longer than this for newer ones
 _FETCH_TIMEOUT_S = 10.0
 _LARGEST_JWKS = 1_000_000
+_LONGEST_NAME = 256
 # Signatures by a key pair only: with a shared secret whoever can verify can sign, and "none" is no signature.
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+_KINDS = frozenset({"RSA", "EC", "OKP"})
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class BadConfig(ValueError):
-    """The file cannot be used; the message says everything that is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,7 @@ class OidcConfig:
     @classmethod
     def read(cls, path: Path) -> OidcConfig:
         """From a TOML file. Raises BadConfig."""
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise BadConfig(f"cannot read {path}: {error}") from error
+        content = load(path)
         wrong = [f"{key} is not known" for key in sorted(set(content) - _KEYS)]
         for key in ("issuer", "audience", "jwks"):
             if not (isinstance(content.get(key), str) and content[key]):
@@ -101,22 +99,16 @@ class OidcConfig:
         if isinstance(leeway, bool) or not isinstance(leeway, (int, float)) or not 0 <= leeway <= 600:
             wrong.append("leeway_s must be in [0, 600]")
         jwks = content.get("jwks", "")
-        if isinstance(jwks, str) and "://" in jwks:
-            url = urllib.parse.urlsplit(jwks)
-            if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
-                wrong.append("jwks must be an https URL or the path of a file")
-        entries = content.get("bindings", [])
-        if not isinstance(entries, list) or not entries:
-            wrong.append("bindings must have at least one entry, or nobody may do anything")
-            entries = []
-        bindings = [_binding(entry, f"bindings[{i}]", wrong) for i, entry in enumerate(entries)]
+        if isinstance(jwks, str) and "://" in jwks and not _is_safe(jwks):
+            wrong.append("jwks must be an https URL or the path of a file")
+        bindings = read_bindings(content, frozenset({"claim", "value"}), _binding, wrong)
         if wrong:
             raise BadConfig(f"{path}: " + "; ".join(wrong))
         return cls(
             content["issuer"],
             content["audience"],
             jwks,
-            tuple(binding for binding in bindings if binding is not None),
+            bindings,
             tuple(algorithms),
             name_claim,
             float(leeway),
@@ -126,65 +118,89 @@ class OidcConfig:
 _KEYS = {"issuer", "audience", "jwks", "algorithms", "name_claim", "leeway_s", "bindings"}
 
 
-def _binding(entry: Any, at: str, wrong: list[str]) -> Binding | None:
-    if not isinstance(entry, dict):
-        wrong.append(f"{at} must be a table")
-        return None
+def _binding(entry: dict[str, Any], at: str, wrong: list[str], held: tuple[Grant, ...]) -> Binding | None:
     before = len(wrong)
-    wrong += [f"{at}.{key} is not known" for key in sorted(set(entry) - {"claim", "value", "role", "projects"})]
-    claim = entry.get("claim")
+    claim, value = entry.get("claim"), entry.get("value")
     path = [claim] if isinstance(claim, str) else claim
     if not (isinstance(path, list) and path and all(isinstance(key, str) and key for key in path)):
         wrong.append(f"{at}.claim must be a name or a list of names")
-    if not isinstance(entry.get("value"), str):
+    if not isinstance(value, str):
         wrong.append(f"{at}.value must be a text")
-    names = [role.name.lower() for role in Role]
-    if entry.get("role") not in names:
-        wrong.append(f"{at}.role must be one of {', '.join(names)}")
-    projects = entry.get("projects")
-    if not (
-        isinstance(projects, list) and projects and all(isinstance(p, str) and (p == "*" or is_id(p)) for p in projects)
-    ):
-        wrong.append(f'{at}.projects must be a list of ids of projects, or ["*"]')
-    if len(wrong) > before or not isinstance(path, list) or not isinstance(projects, list):
+    if len(wrong) > before or not isinstance(path, list) or not isinstance(value, str):
         return None
-    return Binding(tuple(path), entry["value"], grants(Role[entry["role"].upper()], projects))
+    return Binding(tuple(path), value, held)
 
 
 class KeySource:
-    """The provider's public keys, by the id that tokens name."""
+    """The provider's public keys, by the id that tokens name. Belongs to one event loop."""
 
     def __init__(self, jwks: str) -> None:
         self._jwks = jwks
-        self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._keys: dict[str, Mapping[str, Any]] = {}
+        self._made: dict[tuple[str, str], jwt.PyJWK] = {}
+        self._tried = self._fetched = float("-inf")
+        self._refreshing: asyncio.Task[None] | None = None
 
-    async def key(self, kid: str) -> jwt.PyJWK:
-        """The key. Raises Unauthenticated if the provider publishes none with this id."""
-        if kid not in self._keys:
-            async with self._fetching:
-                if kid not in self._keys and time.monotonic() - self._fetched >= REFETCH_S:
-                    self._fetched = time.monotonic()
-                    await self._refresh()
+    async def key(self, kid: str, algorithm: str) -> jwt.PyJWK:
+        """The key, for an algorithm that is allowed.
+
+        Raises Unauthenticated if the provider publishes none with this id, or for another algorithm; PyJWTError if it does not
+        suit the algorithm.
+        """
+        now, known = time.monotonic(), kid in self._keys
+        begun = False
+        if (not known or now - self._fetched >= FRESH_S) and now - self._tried >= REFETCH_S:
+            self._tried, begun = now, True
+            self._refreshing = asyncio.create_task(self._refresh())
+        if self._refreshing is not None and (begun or not known):
+            await asyncio.wait([self._refreshing], timeout=PATIENCE_S if known else _FETCH_TIMEOUT_S)
         if kid not in self._keys:
             raise Unauthenticated("the token is signed by a key that is not known")
-        return self._keys[kid]
+        if self._keys[kid].get("alg", algorithm) != algorithm:
+            raise Unauthenticated("the token is signed with another algorithm than its key is for")
+        if (kid, algorithm) not in self._made:
+            self._made[kid, algorithm] = jwt.PyJWK(dict(self._keys[kid]), algorithm)
+        return self._made[kid, algorithm]
 
     async def _refresh(self) -> None:
         try:
-            content = json.loads(await asyncio.to_thread(_fetch, self._jwks))
-            keys = jwt.PyJWKSet.from_dict(content).keys
-        except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
+            found = json.loads(await asyncio.to_thread(_fetch, self._jwks))["keys"]
+            keys = {key["kid"]: key for key in found if _is_public_signing_key(key)}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException) as error:
             log.warning("the identity provider's keys cannot be had", jwks=self._jwks, error=str(error))
             return
-        self._keys = {key.key_id: key for key in keys if key.key_id}
+        if not keys:
+            log.warning("the identity provider publishes no public key for signatures", jwks=self._jwks)
+        self._keys, self._made, self._fetched = keys, {}, time.monotonic()
+
+
+def _is_public_signing_key(key: Any) -> bool:
+    """Whether an entry of the provider's set can verify signatures: with a shared secret (`oct`) everybody who knows it could sign."""
+    return (
+        isinstance(key, dict)
+        and isinstance(key.get("kid"), str)
+        and key.get("kty") in _KINDS
+        and key.get("use", "sig") == "sig"
+    )
+
+
+def _is_safe(address: str) -> bool:
+    """Whether keys may come from there: by https, or from this machine."""
+    url = urllib.parse.urlsplit(address)
+    return url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOOPBACK)
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not _is_safe(newurl):
+            raise OSError(f"it redirects to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _fetch(jwks: str) -> bytes:
     if "://" not in jwks:
         return Path(jwks).read_bytes()
-    with urllib.request.urlopen(jwks, timeout=_FETCH_TIMEOUT_S) as response:  # noqa: S310  the scheme was checked
+    with urllib.request.build_opener(_SafeRedirects).open(jwks, timeout=_FETCH_TIMEOUT_S) as response:
         content: bytes = response.read(_LARGEST_JWKS + 1)
     if len(content) > _LARGEST_JWKS:
         raise ValueError("the answer is too large for a set of keys")
@@ -206,10 +222,13 @@ class OidcTokens:
         """Whom the token stands for. Raises Unauthenticated, TokenExpired."""
         config = self._config
         try:
-            kid = jwt.get_unverified_header(token).get("kid")
+            header = jwt.get_unverified_header(token)
+            kid, algorithm = header.get("kid"), header.get("alg")
             if not isinstance(kid, str):
                 raise Unauthenticated("the token does not name its key")
-            key = await self._keys.key(kid)
+            if algorithm not in config.algorithms:
+                raise Unauthenticated("the token is signed with an algorithm that is not allowed")
+            key = await self._keys.key(kid, algorithm)
             claims = jwt.decode(
                 token,
                 key,
@@ -224,7 +243,9 @@ class OidcTokens:
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise Unauthenticated(f"the token is not valid: {error}") from None
         name = claims.get(config.name_claim)
-        if not isinstance(name, str) or not name:
-            raise Unauthenticated(f"the token has no claim {config.name_claim!r}")
+        if not (isinstance(name, str) and 1 <= len(name) <= _LONGEST_NAME and name.isprintable()):
+            raise Unauthenticated(
+                f"the token has no claim {config.name_claim!r} of 1 to {_LONGEST_NAME} printable characters"
+            )
         held = [grant for binding in config.bindings if binding.applies(claims) for grant in binding.grants]
         return Principal(f"oidc:{name}", tuple(held))
