@@ -248,7 +248,7 @@ def starts_from_an_older_state() -> None:
 
     def opened(self: Any) -> Any:
         connection = original(self)
-        connection.execute("UPDATE studies SET revision = revision - 3 WHERE revision > 3")
+        connection.execute("UPDATE studies SET revision = revision - 30 WHERE revision > 30")
         return connection
 
     sql.SqlStorage._open = opened
