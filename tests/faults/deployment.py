@@ -1,6 +1,7 @@
 """The processes of a server under test, whatever they are: started, killed, paused, started again; a proxy before each.
 
-A `Deployment` is what the suite knows of them. `SqliteDeployment` is one process on one file.
+A `Deployment` is what the suite knows of them. `SqliteDeployment` is one process on one file, `PostgresDeployment` three on a PostgreSQL
+that is harmed as they are.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Protocol
+
+import psycopg
+
+from asktell_server.testing.postgresql import PostgresServer
 
 from ..support import ServerProcess
 from .proxy import Proxy
@@ -163,6 +170,129 @@ class SqliteDeployment:
         self.resume("server")
         self.server.kill()
         self._proxy.close()
+
+
+class PostgresDeployment:
+    """Three servers on a PostgreSQL of their own. The disk is never full; the clock is wrong for all servers alike."""
+
+    DATABASE = "database"
+    members = ("a", "b", "c", DATABASE)
+
+    def __init__(self, folder: Path, postgres: PostgresServer, mutant: str = "-") -> None:
+        self._postgres = postgres
+        self._url = postgres.new_database()
+        self._clock = folder / "clock"
+        launcher = str(Path(__file__).with_name("server.py"))
+        self.servers: dict[str, ServerProcess] = {}
+        for name in self.members[:3]:
+            place = folder / name
+            place.mkdir()
+            self.servers[name] = ServerProcess(
+                place, "--workers", "1", database=self._url, command=(launcher, str(self._clock), mutant)
+            )
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(ServerProcess.start, self.servers.values()))
+        self._proxies = [Proxy(lambda each=each: each.target) for each in self.servers.values()]  # type: ignore[misc]
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        return [proxy.address for proxy in self._proxies]
+
+    @property
+    def direct(self) -> str:
+        return self.servers["a"].target
+
+    @property
+    def proxies(self) -> Sequence[Proxy]:
+        return self._proxies
+
+    def kill(self, member: str, rng: Random) -> None:
+        if member != self.DATABASE:
+            self.servers[member].kill()
+            return
+        self._postgres.signal(signal.SIGKILL)
+        while any(is_running(pid) for pid in self._postgres.processes()):
+            time.sleep(0.02)
+
+    def start(self, member: str) -> None:
+        if member == self.DATABASE:
+            self._postgres.start()
+        else:
+            self.servers[member].start()
+
+    def stop(self, member: str) -> None:
+        if member == self.DATABASE:
+            self._postgres.stop()
+        else:
+            self.servers[member].stop()
+
+    def pause(self, member: str) -> None:
+        self._signal(member, signal.SIGSTOP)
+
+    def resume(self, member: str) -> None:
+        self._signal(member, signal.SIGCONT)
+
+    def _signal(self, member: str, number: signal.Signals) -> None:
+        if member == self.DATABASE:
+            self._postgres.signal(number)
+        elif self.servers[member].is_running:
+            os.kill(self.servers[member].pid, number)
+
+    def compute_processes(self) -> list[int]:
+        return [pid for each in self.servers.values() if each.is_running for pid in compute_processes(each.pid)]
+
+    def skew_clock(self, seconds: float) -> None:
+        self._clock.write_text(str(seconds))
+
+    def fill_disk(self) -> bool:
+        return False
+
+    def free_disk(self) -> None:
+        """It is never full."""
+
+    def checkpoint(self) -> None:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+
+    def heal(self) -> None:
+        self.skew_clock(0.0)
+        for member in self.members:
+            self.resume(member)
+        for proxy in self._proxies:
+            proxy.heal()
+        if not any(is_running(pid) for pid in self._postgres.processes()):
+            self._postgres.start()
+        for server in self.servers.values():
+            if not server.is_running:
+                server.start()
+
+    def close(self) -> None:
+        """Ends everything but PostgreSQL, which runs."""
+        for member in self.members:
+            self.resume(member)
+        for server in self.servers.values():
+            server.kill()
+        for proxy in self._proxies:
+            proxy.close()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def postgres_deployment(folder: Path, mutant: str = "-") -> Iterator[PostgresDeployment]:
+    """Three running servers on PostgreSQL, gone at the end."""
+    with PostgresServer("max_connections=200") as postgres:
+        deployment = PostgresDeployment(folder, postgres, mutant)
+        try:
+            yield deployment
+        finally:
+            deployment.close()
 
 
 def compute_processes(pid: int) -> list[int]:

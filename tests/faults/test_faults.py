@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .deployment import small_disk, sqlite_deployment
+from .deployment import postgres_deployment, small_disk, sqlite_deployment
 from .rounds import Round, play
 
 SEED = int(os.environ.get("ASKTELL_FAULTS_SEED", time.time_ns() % 1_000_000))
@@ -34,6 +34,36 @@ def test_a_few_kills_lose_nothing(tmp_path: Path) -> None:
 
     assert not report.violations, f"seed {SEED}: {report}"
     assert report.calls["ok"] > 50
+
+
+@pytest.mark.timeout(400)
+def test_a_few_kills_among_three_servers_lose_nothing(tmp_path: Path) -> None:
+    """The same on PostgreSQL: any server takes any call, and servers, compute processes and the database are killed."""
+    with postgres_deployment(tmp_path) as deployment:
+        report = play(deployment, Round(SEED, calls=200, kills=3, pace_s=0.7))
+
+    assert not report.violations, f"seed {SEED}: {report}"
+    assert report.calls["ok"] > 50
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_hundreds_of_kills_among_three_servers_lose_nothing(tmp_path: Path) -> None:
+    """Rounds of kills of servers, compute processes and the database, pauses, broken connections and wrong clocks."""
+    harms: Counter[str] = Counter()
+    seed = SEED
+    while harms["kill"] + harms["kill compute"] < KILLS:
+        seed += 1
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with postgres_deployment(folder) as deployment:
+            made = Round(seed, kills=KILLS_PER_ROUND, clients=6, budget=150, model=seed % 3 == 0, limit_s=600)
+            report = play(deployment, made)
+        harms += report.harms
+        print(f"seed {seed}: {report}", flush=True)
+
+        assert not report.violations, f"seed {seed}: {report}"
+    print(f"{harms['kill'] + harms['kill compute']} kills, 0 violations: {dict(harms)}", flush=True)
 
 
 @pytest.mark.soak

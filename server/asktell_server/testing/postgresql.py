@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -88,6 +89,24 @@ class PostgresServer:
     def stop(self, mode: str = "fast") -> None:
         """Stops it; "immediate" as a crash would."""
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", mode, "-w", "stop")
+
+    def processes(self) -> list[int]:
+        """Process ids: the first one's, and those of what it has started. None if it does not run."""
+        try:
+            first = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return []
+        found = [first]
+        for children in Path(f"/proc/{first}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                found += map(int, children.read_text().split())
+        return found
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to each of its processes."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def url(self, database: str, password: str = "") -> str:
         """The URL of a database on it; any password is accepted."""
