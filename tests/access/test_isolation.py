@@ -155,6 +155,24 @@ def test_wrong_fields_are_not_looked_at(service: Any, ours: str, theirs: str, me
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
+def test_an_etag_counts_no_studies_of_others(service: Any, ours: str, theirs: str) -> None:
+    """It is made of the study's own creation and revision, not of a number that every new study of anybody raises."""
+
+    def made(study_id: str) -> study_pb2.Study:
+        request = request_of("CreateStudy", f"projects/ours/studies/{study_id}")
+        found: study_pb2.Study = service.CreateStudy(request, metadata=bearer(ours))
+        return found
+
+    first = made("first")
+    for k in range(3):
+        service.CreateStudy(request_of("CreateStudy", f"projects/theirs/studies/more-{k}"), metadata=bearer(theirs))
+    second = made("second")
+
+    for study in (first, second):
+        time = study.create_time
+        assert study.etag == f"{time.seconds * 1_000_000 + time.nanos // 1000:x}-{study.revision}"
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

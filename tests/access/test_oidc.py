@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.server
 import json
@@ -161,8 +162,13 @@ async def test_what_is_wrong_with_a_token_is_refused(provider: Provider, tokens:
 
 
 async def test_an_expired_token_says_so_after_the_leeway(provider: Provider, tokens: OidcTokens) -> None:
-    """Clocks may differ by half a minute."""
+    """Clocks may differ by half a minute; what is remembered of a token ends with it."""
     await tokens.authenticate(provider.token(exp=time.time() - 5))
+    nearly = provider.token(exp=time.time() - 29)
+    await tokens.authenticate(nearly)
+    await asyncio.sleep(1.1)
+    with pytest.raises(TokenExpired):
+        await tokens.authenticate(nearly)
     with pytest.raises(TokenExpired):
         await tokens.authenticate(provider.token(exp=time.time() - 60))
 
@@ -194,9 +200,10 @@ async def test_a_withdrawn_key_is_good_for_nothing(
     token = provider.token()
     await tokens.authenticate(token)
     provider.rotate("second")
-    await tokens.authenticate(token)  # not yet
+    await tokens.authenticate(token)  # not yet looked at
     monkeypatch.setattr(oidc, "REFETCH_S", 0.0)
     monkeypatch.setattr(oidc, "FRESH_S", 0.0)
+    tokens._remembered.clear()
 
     with pytest.raises(Unauthenticated):
         await tokens.authenticate(token)
@@ -214,7 +221,7 @@ async def test_a_provider_that_hangs_stops_nobody_whose_key_is_known(
     tokens._keys._tried = float("-inf")
     provider.open.clear()
     try:
-        names = [(await tokens.authenticate(token)).name for _ in range(3)]
+        names = [(await tokens.authenticate(provider.token(jti=str(k)))).name for k in range(3)]
         assert tokens._keys._refreshing is not None
         assert not tokens._keys._refreshing.done()
     finally:

@@ -24,7 +24,7 @@ from asktell_server.domain.errors import TokenExpired, Unauthenticated
 from asktell_server.storage.base import Storage
 
 REMEMBERED_S = 5.0
-_REMEMBERED = 10_000
+REMEMBERED = 10_000
 MAX_TOKEN = 8192
 _OURS = re.compile(r"asktell_([a-z0-9]{12})_([A-Za-z0-9_\-]{43})")
 PREFIX = "asktell_"
@@ -86,7 +86,7 @@ class StoredTokens:
         found = await self._storage.read(lambda tx: tx.token(token_id))
         self._remembered[token_id] = (now, found)
         self._remembered.move_to_end(token_id)
-        if len(self._remembered) > _REMEMBERED:
+        if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         return found
 

@@ -22,11 +22,13 @@ away, the keys that are known go on counting.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import http.client
 import json
 import time
 import urllib.parse
 import urllib.request
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,7 @@ import structlog
 
 from asktell_server.domain.access import Grant, Principal
 from asktell_server.domain.errors import TokenExpired, Unauthenticated
+from asktell_server.service.authentication import REMEMBERED, REMEMBERED_S
 from asktell_server.service.bindings import BadConfig, load, read_bindings
 
 log = structlog.get_logger()
@@ -213,13 +216,28 @@ class OidcTokens:
     def __init__(self, config: OidcConfig) -> None:
         self._config = config
         self._keys = KeySource(config.jwks)
+        # By digest, each with the time until which it counts: verifying a signature costs a hundred times a look here.
+        self._remembered: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
 
     def takes(self, token: str) -> bool:
         """Whether the token has the three parts of a signed JSON web token."""
         return token.count(".") == 2
 
     async def authenticate(self, token: str) -> Principal:
-        """Whom the token stands for. Raises Unauthenticated, TokenExpired."""
+        """Whom the token stands for; remembered for `REMEMBERED_S`, or until it expires. Raises Unauthenticated, TokenExpired."""
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._remembered.get(digest)
+        if known is not None and time.monotonic() < known[0]:
+            return known[1]
+        principal, left_s = await self._verified(token)
+        self._remembered[digest] = (time.monotonic() + min(REMEMBERED_S, left_s), principal)
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return principal
+
+    async def _verified(self, token: str) -> tuple[Principal, float]:
+        """Whom the token stands for, and for how many seconds it still does."""
         config = self._config
         try:
             header = jwt.get_unverified_header(token)
@@ -248,4 +266,4 @@ class OidcTokens:
                 f"the token has no claim {config.name_claim!r} of 1 to {_LONGEST_NAME} printable characters"
             )
         held = [grant for binding in config.bindings if binding.applies(claims) for grant in binding.grants]
-        return Principal(f"oidc:{name}", tuple(held))
+        return Principal(f"oidc:{name}", tuple(held)), claims["exp"] + config.leeway_s - time.time()

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from asktell.names import ProjectName, StudyName, is_id
 from asktell_server.domain.errors import (
@@ -39,6 +40,7 @@ from asktell_server.storage.base import Snapshot, Storage, Transaction
 UPDATABLE = ("labels", "description")
 _RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int)\.")
 _PARAMETER = re.compile(r"study\.spec\.parameters\[(\d+)\]")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PRIOR = "study.spec.algorithm.gp.priors"
 
 
@@ -63,8 +65,11 @@ class NewStudy:
 
 
 def etag(study: Study) -> str:
-    """Changes with every change of the study."""
-    return f"{study.id}-{study.revision}"
+    """Changes with every change of the study, and is another for a study made anew under its name.
+
+    Made of what a caller sees anyway: the internal id counts the studies of everybody.
+    """
+    return f"{(study.create_time - _EPOCH) // timedelta(microseconds=1):x}-{study.revision}"
 
 
 def require(study: Study | None, name: StudyName) -> Study:
