@@ -12,7 +12,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -210,9 +209,7 @@ class PostgresDeployment:
         if member != self.DATABASE:
             self.servers[member].kill()
             return
-        self._postgres.signal(signal.SIGKILL)
-        while any(is_running(pid) for pid in self._postgres.processes()):
-            time.sleep(0.02)
+        self._postgres.kill()
 
     def start(self, member: str) -> None:
         if member == self.DATABASE:
@@ -260,7 +257,7 @@ class PostgresDeployment:
             self.resume(member)
         for proxy in self._proxies:
             proxy.heal()
-        if not any(is_running(pid) for pid in self._postgres.processes()):
+        if not self._postgres.processes():
             self._postgres.start()
         for server in self.servers.values():
             if not server.is_running:
@@ -274,14 +271,6 @@ class PostgresDeployment:
             server.kill()
         for proxy in self._proxies:
             proxy.close()
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process that has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @contextmanager

@@ -7,9 +7,11 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import count
@@ -94,6 +96,9 @@ class PostgresServer:
         """Process ids: the first one's, and those of what it has started. None if it does not run."""
         try:
             first = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+            # A killed server leaves its file behind, and the id may have gone to another process.
+            if str(self._folder) not in Path(f"/proc/{first}/cmdline").read_text():
+                return []
         except (OSError, ValueError, IndexError):
             return []
         found = [first]
@@ -107,6 +112,23 @@ class PostgresServer:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Ends it at once, and returns when none of its processes is left: while one is, no other server starts."""
+        doomed = self.processes()[:1]
+        if doomed:  # stopped, it starts no more processes
+            os.kill(doomed[0], signal.SIGSTOP)
+            while state_of(doomed[0]) not in "TZ":
+                time.sleep(0.001)
+            doomed = self.processes()
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(state_of(pid) not in "Z" for pid in doomed):
+            time.sleep(0.01)
+        # An ended process that nobody has waited for yet looks alive to the next server.
+        for lock in (self._folder / "data" / "postmaster.pid", self._folder / f".s.PGSQL.{self.port}.lock"):
+            lock.unlink(missing_ok=True)
 
     def url(self, database: str, password: str = "") -> str:
         """The URL of a database on it; any password is accepted."""
@@ -130,3 +152,11 @@ class PostgresServer:
         # Newer releases add commands of psql's own, and all of them comments.
         lines = [line for line in done.stdout.splitlines() if not line.startswith(("\\", "--"))]
         return "\n".join(line for line in lines if line) + "\n"
+
+
+def state_of(pid: int) -> str:
+    """A process's state as `ps` writes it: "R" runs, "T" is stopped, "Z" has ended unwaited for; "" where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
