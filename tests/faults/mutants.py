@@ -36,9 +36,9 @@ def acknowledges_before_the_commit() -> None:
     """Every 40th write is answered, and then lost."""
     original, now = sql.SqlStorage.submit, _every(40)
 
-    def submit(self: sql.SqlStorage, work: Any, then: Any = None) -> asyncio.Future[Any]:
+    def submit(self: sql.SqlStorage, work: Any, then: Any = None, *, brief: bool = False) -> asyncio.Future[Any]:
         if not now():
-            return original(self, work, then)
+            return original(self, work, then, brief=brief)
 
         def dropped(tx: Any) -> None:
             raise _Dropped(work(tx))

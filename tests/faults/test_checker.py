@@ -42,14 +42,23 @@ def test_each_mutant_is_expected() -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("mutant", sorted(set(MUTANTS) - SLOW))
 def test_a_planted_bug_is_found(mutant: str, tmp_path: Path) -> None:
-    """Some hundred calls are enough, and what the checker says names the promise that was broken."""
-    kills = 1 if mutant == "starts_from_an_older_state" else 0
-    with sqlite_deployment(tmp_path, mutant=mutant) as deployment:
-        studies = (STUDIES.get(mutant, "plain"),)
-        made = Round(seed=5, calls=300, kills=kills, pace_s=0.5, budget=60, studies=studies, patience_s=2.0)
-        report = play(deployment, made)
+    """Some hundred calls are enough, and what the checker says names the promise that was broken.
 
-    assert any(EVIDENCE[mutant] in violation for violation in report.violations), report
+    Clients stop studies, too: a budget that would be exceeded a moment later is then kept by luck, so there are several rounds.
+    """
+    kills = 1 if mutant == "starts_from_an_older_state" else 0
+    reports = []
+    for seed in range(5, 10):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with sqlite_deployment(folder, mutant=mutant) as deployment:
+            studies = (STUDIES.get(mutant, "plain"),)
+            made = Round(seed=seed, calls=300, kills=kills, pace_s=0.5, budget=60, studies=studies, patience_s=2.0)
+            reports.append(play(deployment, made))
+        if any(EVIDENCE[mutant] in violation for violation in reports[-1].violations):
+            return
+
+    pytest.fail(f"not found: {[str(report) for report in reports]}")
 
 
 @pytest.mark.soak

@@ -18,7 +18,7 @@ import pytest
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.trial import Trial
-from asktell_server.storage import sqlite
+from asktell_server.storage import group_commit, sqlite
 from asktell_server.storage.base import Snapshot, Transaction
 from asktell_server.storage.sql import SqlStorage
 from asktell_server.testing.samples import a_study, a_trial, add_study, ask, numbers
@@ -163,7 +163,7 @@ async def test_a_disk_that_refuses_writes_fails_the_batch(tmp_path: Path) -> Non
 
         with file_size_limit(size + 1000):
             outcomes = await asyncio.gather(
-                *(storage.write(ask("default", "digits")) for _ in range(5)), return_exceptions=True
+                *(storage.submit(ask("default", "digits"), brief=i < 3) for i in range(5)), return_exceptions=True
             )
         kept = await storage.read(lambda tx: tx.study_by_id(stored.id))
         given = [await storage.write(ask("default", "digits")) for _ in range(3)]
@@ -191,6 +191,35 @@ async def test_another_program_that_holds_the_database_is_waited_for(
 
         assert seen == stored
         assert await storage.write(ask("default", "digits")) == 1
+
+
+async def test_the_event_loop_does_not_wait_for_another_program(tmp_path: Path) -> None:
+    """While a program beside the server writes, a brief work waits and the event loop goes on; then the work is done."""
+    path = tmp_path / "studies.db"
+    async with opened(path) as storage:
+        await add_study(storage, a_study())
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = storage.submit(ask("default", "digits"), brief=True)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        before = waiting.done()
+        other.close()
+
+        assert await asyncio.wait_for(waiting, 30) == 1
+    assert not before
+
+
+async def test_brief_works_leave_the_event_loop_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many brief works wait, each turn of the event loop runs them for a bounded time, and at least one."""
+    monkeypatch.setattr(group_commit, "BRIEF_S", 0.0)
+    commits = Commits()
+    async with opened(tmp_path / "studies.db", commits) as storage:
+        await add_study(storage, a_study())
+        given = await asyncio.gather(*(storage.submit(ask("default", "digits"), brief=True) for _ in range(10)))
+
+    assert given == list(range(1, 11))
+    assert commits.works == [1] * 11
 
 
 async def test_a_reader_sees_one_state_while_others_write(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ MAX_COUNT = 1000
 MAX_WORKER = 255
 _ATTEMPTS = 20
 _ATTEMPTS_WITH_MODEL = 5
+# Trials that one ask may give out to count as brief work.
+_BRIEF_COUNT = 16
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class Asking:
                 answer = await self._commits.run(
                     asked.name,
                     lambda tx, b=basis, r=reservation, e=exhausted: self._work(tx, asked, b, r, e),  # type: ignore[misc]
+                    brief=asked.count <= _BRIEF_COUNT,
                 )
             except _Overtaken as overtaken:
                 # Another ask was faster, or the image is behind: the second time assume the latter.

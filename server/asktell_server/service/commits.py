@@ -80,10 +80,13 @@ class Commits:
         self._host = host
         self._bell = bell
 
-    async def run(self, name: StudyName, work: Callable[[Transaction], Change[T]]) -> T:
-        """Runs a call's `work` on the study in a transaction; returns its result once it is on disk and passed on. Raises ServerBusy."""
+    async def run(self, name: StudyName, work: Callable[[Transaction], Change[T]], *, brief: bool = False) -> T:
+        """Runs a call's `work` on the study in a transaction; returns its result once it is on disk and passed on. Raises ServerBusy.
+
+        `brief`: it reads and writes a few rows.
+        """
         with self._waiting.entered(name.project, name.study):
-            return await self.run_own(work)
+            return (await self._storage.submit(work, self._pass_on, brief=brief)).result
 
     async def run_own(self, work: Callable[[Transaction], Change[T]]) -> T:
         """As `run`, for work of the server's own."""

@@ -180,7 +180,7 @@ class Trials:
             requests.remember(tx, study.id, scope, request_id, body, {}, now)
             return Change((told, study, True), study, changed)
 
-        trial, study, new = await self._commits.run(name.parent, work)
+        trial, study, new = await self._commits.run(name.parent, work, brief=result.state is not TrialState.FAILED)
         if new:
             self._metrics.told(result.state.value)
         return trial, study.state
@@ -212,7 +212,7 @@ class Trials:
                 tx.insert_measurement(study.id, trial.number, measurement, revision)
             return self._renew(tx, study, trial, now, revision)
 
-        advice = await self._commits.run(name.parent, work)
+        advice = await self._commits.run(name.parent, work, brief=True)
         self._metrics.reported()
         return advice
 
@@ -233,7 +233,7 @@ class Trials:
                 raise self._not_running(name, trial, [TrialState.RUNNING])
             return self._renew(tx, study, trial, self._clock(), study.revision + 1)
 
-        return await self._commits.run(name.parent, work)
+        return await self._commits.run(name.parent, work, brief=True)
 
     async def create(
         self, name: StudyName, new: Sequence[NewTrial], request_id: str, violations: Sequence[Violation] = ()
@@ -396,20 +396,21 @@ class Trials:
     @staticmethod
     def _superseded(tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int) -> list[Trial]:
         """The waiting retry of an expired trial that got its result after all, withdrawn."""
-        if not study.count(TrialState.WAITING):
-            return []
-        waiting = tx.trials(study.id, states=[TrialState.WAITING], limit=study.count(TrialState.WAITING))
-        return [
-            replace(
-                retry,
-                state=TrialState.EXPIRED,
-                state_reason=f"superseded: trial {trial.number} got its result after all",
-                revision=revision,
-                end_time=now,
-            )
-            for retry in waiting
-            if retry.retry_of == trial.number
-        ]
+        after = trial.number  # a retry is made after what it repeats
+        while waiting := tx.trials(study.id, states=[TrialState.WAITING], after_number=after, limit=100):
+            for retry in waiting:
+                if retry.retry_of == trial.number:
+                    return [
+                        replace(
+                            retry,
+                            state=TrialState.EXPIRED,
+                            state_reason=f"superseded: trial {trial.number} got its result after all",
+                            revision=revision,
+                            end_time=now,
+                        )
+                    ]
+            after = waiting[-1].number
+        return []
 
 
 def _brief(trials: Sequence[Trial]) -> list[Trial]:

@@ -196,13 +196,15 @@ class Storage(Protocol):
     async def stop(self) -> None:
         """Finishes what was submitted and closes the database."""
 
-    def submit(self, work: Callable[[Transaction], T], then: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+    def submit(
+        self, work: Callable[[Transaction], T], then: Callable[[T], None] | None = None, *, brief: bool = False
+    ) -> asyncio.Future[T]:
         """Queues `work` to be run in a transaction. The future is done after the commit is durable, or raises StorageUnavailable
         or what `work` raises; futures are done in the order of the commits. Cancelling it does not stop the work. After
         StorageUnavailable the work may have been committed all the same, if the database was lost at that moment.
 
         `then` is called with the result in the event loop, after the commit and before the future is done, even if the future was
-        cancelled. It must not raise.
+        cancelled. It must not raise. `brief`: the work reads and writes a few rows, so that it may run in the event loop.
         """
 
     async def write(self, work: Callable[[Transaction], T]) -> T:

@@ -13,6 +13,10 @@ is answered before the commit, errors neither: they may rest on what a neighbour
 batch fail. A work that raises after a write is rare (use cases check first, then write), so its cost, a commit for each
 of its neighbours, buys the plain happy path without savepoints.
 
+Two threads that take turns at each statement would spend more time on handing over the interpreter's lock than on the statements.
+So brief works (an ask, a tell) are run in the event loop, for at most BRIEF_S in a row, and the thread only commits them; all
+else, whatever might wait included, is left to the thread. One batch is under way at a time.
+
 When the disk itself fails in a commit (an fsync, say), the connection is in doubt: what it believes to be in the file may not be
 there, or what it gave up may. It is closed, and the next batch begins on a new one, which reads the file.
 """
@@ -20,17 +24,23 @@ there, or what it gave up may. It is closed, and the next batch begins on a new 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.storage import sqlite
 from asktell_server.storage.base import CommitObserver
 from asktell_server.storage.write_cache import CachingTransaction
-from asktell_server.storage.writer import BatchWriter, Job
+from asktell_server.storage.writer import BatchWriter, Job, Work, resolve
 
 _log = logging.getLogger(__name__)
+
+# How long brief works keep the event loop from everything else, at most.
+BRIEF_S = 0.002
 
 _HARMLESS = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT}
 
@@ -40,7 +50,7 @@ class _Spoilt(Exception):
 
 
 class GroupCommitWriter(BatchWriter):
-    """Runs works one after the other on `connection`, which is in autocommit mode and used by nobody else meanwhile.
+    """Runs works one after the other on `connection`, which is in autocommit mode, waits for no lock, and is used by nobody else.
 
     `reconnect` closes the connection and opens another; None where that would lose the database, which is in memory.
     `max_batch`: works that share a commit at most. All methods are called from the event loop's thread.
@@ -62,7 +72,62 @@ class GroupCommitWriter(BatchWriter):
         self._reconnect = reconnect
         self._in_doubt = False
         self._observer = observer
+        self._under_way = False
+        self._begun: list[Job] = []
+        self._began = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.start()
+
+    async def stop(self) -> None:
+        """Finishes what was submitted and ends the thread. May be called again."""
+        self._open = False
+        await self._idle.wait()
+        await super().stop()
+
+    def submit(
+        self, work: Work, then: Callable[[Any], None] | None = None, *, brief: bool = False
+    ) -> asyncio.Future[Any]:
+        """As `BatchWriter.submit`."""
+        future = super().submit(work, then, brief=brief)
+        self._idle.clear()
+        return future
+
+    def _hand_over(self) -> None:
+        """Puts the next batch under way, if none is."""
+        if self._under_way:
+            return
+        if not self._submitted:
+            self._idle.set()
+            return
+        self._under_way = True
+        batch = self._run_brief() or self._submitted[: self._max_batch]
+        del self._submitted[: len(batch)]
+        self._queue.put(batch)
+
+    def _run_brief(self) -> list[Job]:
+        """Runs the brief works that come first, in a transaction that stays open; none if something stands in the way."""
+        if not self._submitted[0].brief or self._in_doubt:
+            return []
+        self._began = time.perf_counter()
+        until = self._began + BRIEF_S
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in self._submitted[: self._max_batch]:
+                if not job.brief or (self._begun and time.perf_counter() > until):
+                    break
+                self._attempt(job)
+                self._begun.append(job)
+        except Exception:
+            # The thread runs them again, waits for locks, and finds out what is wrong.
+            self._roll_back()
+            self._begun = []
+        return self._begun
+
+    def _finished(self, batch: Sequence[Job]) -> None:
+        self._under_way = False
+        resolve(batch)
+        self._hand_over()
 
     # All below runs in the writer's thread.
 
@@ -70,24 +135,25 @@ class GroupCommitWriter(BatchWriter):
         try:
             self._commit(batch)
         except _Spoilt:
-            if len(batch) > 1:
-                for job in batch:
-                    job.result = job.error = None
-                    self._process([job])
-                return ()
+            for job in batch:
+                with contextlib.suppress(_Spoilt):  # its error is its answer
+                    self._commit([job])
         self._answer(batch)
         return ()
 
+    def _answer(self, batch: Sequence[Job]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._finished, batch)
+
     def _commit(self, batch: Sequence[Job]) -> None:
         """Runs the batch in one transaction. Raises _Spoilt, with nothing left of it, if a work raised after a write."""
-        started = time.perf_counter()
+        begun, self._begun = self._begun, []
+        started = self._began if begun else time.perf_counter()
         try:
-            if self._in_doubt and self._reconnect is not None:
-                self._connection, self._transaction = self._reconnect()
-                self._in_doubt = False
-            self._connection.execute("BEGIN IMMEDIATE")
-            for job in batch:
-                self._attempt(job)
+            if not begun:
+                self._begin()
+                for job in batch:
+                    self._attempt(job)
             self._transaction.flush()
             self._connection.execute("COMMIT")
         except (sqlite3.Error, StorageUnavailable) as error:
@@ -105,8 +171,25 @@ class GroupCommitWriter(BatchWriter):
         else:
             self._observer.committed(time.perf_counter() - started, len(batch))
 
+    def _begin(self) -> None:
+        """Begins a transaction; waits for another program that writes."""
+        if self._in_doubt and self._reconnect is not None:
+            self._connection, self._transaction = self._reconnect()
+            self._in_doubt = False
+        until = time.monotonic() + sqlite.BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.005)
+
     def _attempt(self, job: Job) -> None:
+        """Runs a work. Raises _Spoilt if it raised after a write."""
         written = self._transaction.changes
+        job.result = job.error = None
         try:
             job.result = job.work(self._transaction)
         except BaseException as error:

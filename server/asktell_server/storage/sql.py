@@ -92,11 +92,13 @@ class SqlStorage:
                 await asyncio.to_thread(reader_threads.shutdown)
             await asyncio.to_thread(self._close)
 
-    def submit(self, work: Callable[[Transaction], T], then: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+    def submit(
+        self, work: Callable[[Transaction], T], then: Callable[[T], None] | None = None, *, brief: bool = False
+    ) -> asyncio.Future[T]:
         """Queues `work`; the future is done after the commit is durable. Raises StorageUnavailable when closed."""
         if self._writer is None:
             raise StorageUnavailable("the storage is closed")
-        return cast("asyncio.Future[T]", self._writer.submit(work, then))
+        return cast("asyncio.Future[T]", self._writer.submit(work, then, brief=brief))
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` in a transaction; returns after the commit is durable. Raises StorageUnavailable, or what it raises."""

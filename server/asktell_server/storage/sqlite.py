@@ -16,7 +16,8 @@ from typing import IO
 from asktell_server.domain.errors import StorageUnavailable
 
 MEMORY = ":memory:"
-# How long to wait for a program that has the file open beside the server, such as a backup.
+# How long to wait for a program that has the file open beside the server, such as a backup. The connection for writing waits
+# for no lock: who uses it decides whether to wait.
 BUSY_TIMEOUT_S = 5.0
 WRITER_CACHE_KIB = 64 * 1024
 # What a log keeps of the disk after a burst of writes.
@@ -58,6 +59,7 @@ def connect_writer(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit={LOG_KIB * 1024}")
+        connection.execute("PRAGMA busy_timeout=0")
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()

@@ -1,6 +1,7 @@
 """The queue in front of a thread that writes: works go in from the event loop, outcomes come back to it in order.
 
 What the thread does with the works that wait is the database's affair: `group_commit` for SQLite, `postgresql.writer`.
+Works that are submitted in one turn of the event loop reach the thread together.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Job:
     work: Work
     then: Callable[[Any], None] | None
     future: asyncio.Future[Any]
+    brief: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -47,7 +49,9 @@ class BatchWriter(ABC):
     def __init__(self, *, max_batch: int, loop: asyncio.AbstractEventLoop) -> None:
         self._max_batch = max_batch
         self._loop = loop
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._submitted: list[Job] = []
+        self._taken: list[Job] = []  # from the queue, by the thread
+        self._queue: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
         self._open = True
         self._thread = threading.Thread(target=self._run, name="asktell-writer", daemon=True)
 
@@ -55,19 +59,29 @@ class BatchWriter(ABC):
         """Begins to take works."""
         self._thread.start()
 
-    def submit(self, work: Work, then: Callable[[Any], None] | None = None) -> asyncio.Future[Any]:
+    def submit(
+        self, work: Work, then: Callable[[Any], None] | None = None, *, brief: bool = False
+    ) -> asyncio.Future[Any]:
         """Queues `work`; the future gets its outcome after the commit. Cancelling the future does not stop the work, nor `then`."""
         if not self._open:
             raise StorageUnavailable("the storage is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(Job(work, then, future))
+        if not self._submitted:
+            self._loop.call_soon(self._hand_over)
+        self._submitted.append(Job(work, then, future, brief))
         return future
 
     async def stop(self) -> None:
         """Finishes what was submitted and ends the thread. May be called again."""
         self._open = False
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        jobs, self._submitted = self._submitted, []
+        if jobs:
+            self._queue.put(jobs)
 
     # All below runs in the writer's thread.
 
@@ -90,23 +104,26 @@ class BatchWriter(ABC):
 
     def _take(self, left: Sequence[Job]) -> list[Job]:
         """What is left, then what else is queued; waits for a job if there is neither; nothing when there will be no more."""
-        batch = list(left)
-        while len(batch) < self._max_batch and not (batch and self._queue.empty()):
-            job = self._queue.get()
-            if job is None:
-                if batch:
+        while not (left or self._taken) or not self._queue.empty():
+            jobs = self._queue.get()
+            if jobs is None:
+                if left or self._taken:
                     self._queue.put(None)
                 break
-            batch.append(job)
+            self._taken += jobs
+        room = max(0, self._max_batch - len(left))
+        batch = [*left, *self._taken[:room]]
+        del self._taken[:room]
         return batch
 
     def _answer(self, batch: Sequence[Job]) -> None:
         """Resolves the futures in order, with one call into the event loop."""
         if batch and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_resolve, batch)
+            self._loop.call_soon_threadsafe(resolve, batch)
 
 
-def _resolve(batch: Sequence[Job]) -> None:
+def resolve(batch: Sequence[Job]) -> None:
+    """Passes the outcomes on, in the event loop."""
     for job in batch:
         if job.error is None and job.then is not None:
             try:

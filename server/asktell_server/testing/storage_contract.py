@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from itertools import cycle
 
 import pytest
 
@@ -405,8 +406,13 @@ class StorageContract:
         assert await storage.read(lambda tx: tx.study_by_id(stored.id)) == stored
         assert await storage.read(lambda tx: tx.trials(stored.id, limit=1)) == []
 
-    async def test_failing_works_do_not_disturb_their_neighbours(self, storage: Storage) -> None:
-        """Of works submitted at once, each that raises leaves nothing and each other does what it does alone."""
+    @pytest.mark.parametrize(
+        "brief", [(False,), (True,), (True, True, False), (True, True, True, False, False, True, True)]
+    )
+    async def test_failing_works_do_not_disturb_their_neighbours(
+        self, storage: Storage, brief: tuple[bool, ...]
+    ) -> None:
+        """Of works submitted at once, brief or not, each that raises leaves nothing and each other does what it does alone."""
         stored = await add_study(storage, a_study())
 
         def fail(tx: Transaction) -> int:
@@ -422,8 +428,9 @@ class StorageContract:
             raise StudyNotFound(f"at {study.next_number}")
 
         good = ask("default", "digits")
-        works = [storage.write(work) for _ in range(5) for work in (good, good, fail, good, good, write_and_fail)]
-        outcomes = await asyncio.gather(*works, return_exceptions=True)
+        works = (good, good, fail, good, good, write_and_fail) * 5
+        futures = [storage.submit(work, brief=b) for work, b in zip(works, cycle(brief), strict=False)]
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
 
         given = [outcome for outcome in outcomes if isinstance(outcome, int)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, StudyNotFound)]
@@ -446,14 +453,14 @@ class StorageContract:
             assert all(numbers == sorted(numbers) for numbers in mine)
 
     async def test_works_are_committed_in_the_order_of_submission(self, storage: Storage) -> None:
-        """Works that one task submits without waiting run and are answered in that order."""
+        """Works that one task submits without waiting, brief or not, run and are answered in that order."""
         await add_study(storage, a_study())
         answered: list[int] = []
 
         def note(i: int, _: asyncio.Future[int]) -> None:
             answered.append(i)
 
-        futures = [storage.submit(ask("default", "digits")) for _ in range(100)]
+        futures = [storage.submit(ask("default", "digits"), brief=i % 7 < 4) for i in range(100)]
         for i, future in enumerate(futures):
             future.add_done_callback(partial(note, i))
 
