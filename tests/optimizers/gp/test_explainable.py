@@ -184,6 +184,18 @@ def test_a_study_explains_itself() -> None:
     assert explanation.reference_trial == best.number
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3, 1e300])
+def test_a_metric_that_never_varied_has_no_causes(value: float) -> None:
+    """The model's functions would vary as its prior does; the results do not."""
+    optimizer = GpAsk(a_spec())
+    optimizer.tell(history(12, lambda _: {"loss": value}))
+
+    (metric,) = optimizer.explain(ExplainRequest(points=2)).metrics
+
+    assert {(i.total_effect, i.lower, i.upper) for i in metric.importances} == {(0.0, 0.0, 0.0)}
+    assert np.allclose(metric.slices[0].means, value, rtol=1e-9)
+
+
 def test_too_few_results_are_no_model() -> None:
     """The error says how many there are and what is missing."""
     optimizer = GpAsk(a_spec())

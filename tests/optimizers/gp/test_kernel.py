@@ -12,7 +12,16 @@ from torch import Tensor
 
 from asktell_server.domain.space import SearchSpace
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs
-from asktell_server.optimizers.gp.model import Data, Geometry, Posterior, Priors, fit, log_posterior, prior_mean
+from asktell_server.optimizers.gp.model import (
+    Data,
+    Geometry,
+    Posterior,
+    Priors,
+    fit,
+    log_posterior,
+    noise_variance,
+    prior_mean,
+)
 from asktell_server.optimizers.safe_math import NumericalError
 
 from .support import SPACES, Scene
@@ -237,22 +246,30 @@ def test_prediction_gradients(space: SearchSpace) -> None:
 
 
 def test_leave_one_out_is_leaving_one_out(space: SearchSpace) -> None:
-    """Rasmussen & Williams 2006, eq. 5.12: the same as a posterior without the observation, under the same constant."""
+    """Rasmussen & Williams 2006, eq. 5.12, and Dubrule 1983: the same as a posterior that never saw the observation."""
     scene = Scene(space)
-    posterior = scene.posterior()
-    covariance = scene.dense_covariance(scene.theta)
 
-    mean, variance = posterior.leave_one_out()
+    mean, variance = scene.posterior().leave_one_out()
 
-    for i in range(len(scene.y)):
-        rest = [j for j in range(len(scene.y)) if j != i]
-        weights = torch.linalg.solve(covariance[:, rest][:, :, rest], covariance[:, rest, i : i + 1])[:, :, 0]
-        constant = posterior.constant
-        assert torch.allclose(
-            mean[:, i], constant + (weights * (scene.y[rest] - constant[:, None])).sum(dim=1), **TIGHT
-        )
-        expected = covariance[:, i, i] - (weights * covariance[:, rest, i]).sum(dim=1)
-        assert torch.allclose(variance[:, i], expected, **TIGHT)
+    n = len(scene.y)
+    for i in range(n):
+        rest = torch.tensor([j for j in range(n) if j != i])
+        known = scene.known_variance
+        without = Posterior(Geometry(scene.kernel, scene.theta, scene.inputs.rows(rest), known[rest]), scene.y[rest])
+        expected, spread = without.predict(scene.inputs.rows(slice(i, i + 1)))
+        assert torch.allclose(mean[:, i], expected[:, 0], **TIGHT)
+        noise = noise_variance(scene.theta, known)[:, i]
+        assert torch.allclose(variance[:, i], spread[:, 0] + noise, **TIGHT)
+
+
+def test_a_single_observation_left_out_is_predicted_by_itself(space: SearchSpace) -> None:
+    """Without it there is no constant either: its own value stands in, and no number is infinite."""
+    scene = Scene(space, n=1)
+
+    mean, variance = scene.posterior().leave_one_out()
+
+    assert torch.equal(mean, scene.y.expand_as(mean))
+    assert torch.isfinite(variance).all()
 
 
 def test_extending_is_beginning_anew(space: SearchSpace) -> None:

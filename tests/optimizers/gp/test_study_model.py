@@ -9,11 +9,11 @@ import pytest
 
 from asktell_server.domain.errors import SearchSpaceExhausted
 from asktell_server.domain.objectives import Direction, Measurement, OutcomeConstraint
-from asktell_server.domain.space import FloatParameter, Point, SearchSpace
+from asktell_server.domain.space import FloatParameter, IntParameter, Point, SearchSpace
 from asktell_server.domain.study import NormalPrior, OptimumPrior, SobolSearch
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation
-from asktell_server.optimizers.gp.optimizer import GpAsk
+from asktell_server.optimizers.gp.optimizer import ENUMERATED, GpAsk
 from asktell_server.optimizers.registry import create_optimizer
 from asktell_server.optimizers.safe_math import NumericalError
 from asktell_server.testing.optimizer_contract import FINITE, MIXED, NESTED, assert_lies_in
@@ -280,6 +280,26 @@ def test_nothing_is_proposed_twice_while_there_is_room() -> None:
         if space is FINITE:
             with pytest.raises(SearchSpaceExhausted):
                 made.ask(count + 1, pending)
+
+
+def test_the_last_points_of_a_large_finite_space_are_still_the_models() -> None:
+    """When few points are left a search among all points hardly ever meets one: those that are left are looked at instead."""
+    space = SearchSpace((IntParameter("a", 0, 59), IntParameter("b", 0, 59)))
+    assert space.cardinality is not None
+    assert space.cardinality > ENUMERATED
+    everything: list[Point] = [{"a": a, "b": b} for a in range(60) for b in range(60)]
+    left = [everything[i] for i in (7, 1777, 3599)]
+    tried = [point for point in everything if point not in left]
+    made = optimizer(
+        study(space), [succeeded(i, point, float(point["a"])) for i, point in enumerate(tried, 1)], effort=LITTLE
+    )
+
+    first = made.ask(3598, []).suggestion
+    second = made.ask(3599, [first.point]).suggestion
+
+    assert first.source is second.source is SuggestionSource.MODEL
+    assert first.point == left[0]
+    assert second.point in left[1:]
 
 
 def test_failing_numerics_end_in_a_quasi_random_point_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,17 @@ class ExplainablePosterior:
         return ((y - middle) / unit).numpy(), ((center - middle) / unit).numpy(), (spread.sqrt() / unit).numpy()
 
     def sampler(self, base: Array) -> Sampler:  # (N, d)
-        """See the head of this module."""
+        """See the head of this module. Results that are all alike have no causes: the functions are flat."""
+        y = self._posterior.y
+        if bool((y == y[:, :1]).all()):
+            return _flat
         return _Around(self._cube, self._posterior, base).draw
+
+
+def _flat(changed: Array, count: int, _: np.random.Generator) -> tuple[Array, Array]:
+    """Functions that are 0 everywhere: what would be drawn from the prior is ignorance, not what the results say."""
+    values = np.zeros((count, len(changed)))
+    return values, values
 
 
 def _inputs(cube: Cube, layout: Layout, codes: Array) -> Inputs:

@@ -374,9 +374,20 @@ class Posterior:
         return mean, kernel.covariance(theta, features, features) - whitened @ whitened.mT
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:  # (H, n), (H, n)
-        """Mean and variance, noise included, of each y given all others (R & W eq. 5.12)."""
-        precision = self.geometry.inverse_factor.square().sum(dim=1)
-        return self.y - self.alpha / precision, 1.0 / precision
+        """Mean and variance, noise included, of each y given all others (R & W eq. 5.12), which also say what the constant is.
+
+        With the constant profiled out the inverse of K in the mean is P = K^-1 - K^-1 1 1' K^-1 / (1' K^-1 1) [1]_.
+
+        .. [1] O. Dubrule. Cross validation of kriging in a unique neighborhood. Mathematical Geology 15 (1983).
+        """
+        inverse_factor = self.geometry.inverse_factor
+        precision = inverse_factor.square().sum(dim=1)
+        ones = inverse_factor.sum(dim=2)
+        by_row = (inverse_factor.mT @ ones[:, :, None])[:, :, 0]
+        projected = precision - by_row.square() / ones.square().sum(dim=1, keepdim=True)
+        # Of a single observation nothing is left.
+        residual = torch.where(projected > 1e-12 * precision, self.alpha / projected, 0.0)
+        return self.y - residual, 1.0 / precision
 
 
 class PosteriorAt:

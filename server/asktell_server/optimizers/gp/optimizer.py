@@ -24,7 +24,7 @@ from asktell_server.domain.space import Point
 from asktell_server.domain.study import GpOptimizer, StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
-from asktell_server.optimizers.design import DesignedOptimizer, Taken
+from asktell_server.optimizers.design import MAX_ENUMERATED, DesignedOptimizer, Taken
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.foreign import best_points
 
@@ -166,11 +166,16 @@ class GpAsk(DesignedOptimizer):
         self._untold = []
         return self._model
 
-    def _modelled(self, number: int, pending: Sequence[Point], taken: Taken) -> Proposal:
+    def _few_are_left(self, taken: Taken) -> bool:
+        """Whether the points that are not taken can be listed and are at most ENUMERATED: then each of them is looked at."""
         cardinality = self.spec.space.cardinality
-        free = None
-        if cardinality is not None and cardinality <= ENUMERATED:
-            free = self.encoding.encode_all(self.free_points(taken))
+        if cardinality is None or cardinality > MAX_ENUMERATED:
+            return False
+        spare = cardinality - ENUMERATED
+        return spare <= 0 or taken.count(spare) >= spare
+
+    def _modelled(self, number: int, pending: Sequence[Point], taken: Taken) -> Proposal:
+        free = self.encoding.encode_all(self.free_points(taken)) if self._few_are_left(taken) else None
 
         def is_taken(units: Array) -> bool:
             return self.encoding.decode(units) in taken
