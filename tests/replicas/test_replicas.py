@@ -226,6 +226,8 @@ def test_the_server_heals_when_the_database_is_back(tmp_path: Path) -> None:
             database.stop("immediate")
             with pytest.raises(grpc.RpcError) as away:
                 ask(service, name)
+            with pytest.raises(grpc.RpcError) as still:
+                service.ListStudies(pb.ListStudiesRequest(parent="projects/-"))
             time.sleep(7)  # longer than the lease
             database.start()
             deadline = time.monotonic() + PATIENCE_S
@@ -235,11 +237,14 @@ def test_the_server_heals_when_the_database_is_back(tmp_path: Path) -> None:
                     break
                 except grpc.RpcError as error:
                     assert error.code() is grpc.StatusCode.UNAVAILABLE
+                    assert str(database.port) not in str(error.details())  # where it is, is for the log only
                     assert time.monotonic() < deadline
             told = tell(service, trial)
 
     assert away.value.code() is grpc.StatusCode.UNAVAILABLE
     assert read(away.value).reason == "STORAGE_UNAVAILABLE"
+    for refused in (away, still):
+        assert str(database.port) not in str(refused.value.details())  # where it is, is for the log only
     assert beat.HasField("lease_expire_time")
     assert told.trial.state == State.SUCCEEDED
 
