@@ -107,6 +107,8 @@ def _set_aside(path: Path) -> None:
             files.require_whole_log(path)
             with closing(sqlite3.connect(path, isolation_level=None)) as old:
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # A log of what was replaced before would be taken for that of this one.
+        files.log_of(kept).unlink(missing_ok=True)
         kept.unlink(missing_ok=True)
         os.link(path, kept)
     if log.exists():
