@@ -158,7 +158,7 @@ def test_what_is_no_whole_database_is_not_restored(tmp_path: Path) -> None:
 
 
 def test_a_backup_is_refused_where_it_would_do_harm(tmp_path: Path) -> None:
-    """Over a file that is there, over the database, of a database that is not there: nothing is written."""
+    """Over a file that is there, over the database or its log, of a database that is not there: nothing is written."""
     path = filled(tmp_path)
     there = tmp_path / "there"
     there.write_text("mine")
@@ -166,6 +166,7 @@ def test_a_backup_is_refused_where_it_would_do_harm(tmp_path: Path) -> None:
     for arguments in (
         (there, "--db", path),
         (path, "--force", "--db", path),
+        (f"{path}-wal", "--force", "--db", path),
         (tmp_path / "x", "--db", tmp_path / "none"),
     ):
         done = asktell("backup", *arguments)
@@ -173,6 +174,7 @@ def test_a_backup_is_refused_where_it_would_do_harm(tmp_path: Path) -> None:
         assert done.stderr.startswith("Error: ")
     assert there.read_text() == "mine"
     assert not (tmp_path / "x").exists()
+    assert not Path(f"{path}-wal").exists()
 
 
 @pytest.mark.parametrize(
