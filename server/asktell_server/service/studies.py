@@ -168,7 +168,8 @@ class Studies:
         def work(tx: Transaction) -> Change[Study]:
             existing = tx.lock_study(name.project, name.study)
             if requests.recall(tx, scope, new.request_id, body) is not None:
-                return Change(require(existing, name))
+                # Another server may have committed the same call since there was nothing to lock.
+                return Change(require(existing or tx.lock_study(name.project, name.study), name))
             if existing is not None:
                 if not new.use_existing:
                     raise StudyAlreadyExists(str(name))
