@@ -150,6 +150,7 @@ async def test_what_is_wrong_with_a_token_is_refused(provider: Provider, tokens:
         provider.token(sub="\ud800"),
         provider.token(algorithm="PS256"),
         provider.token(nbf=time.time() + 3600),
+        provider.token(exp=10**400),
         unsigned,
         f"{head}.{richer.decode().rstrip('=')}.{signature}",
         "a.b.c",
@@ -159,6 +160,11 @@ async def test_what_is_wrong_with_a_token_is_refused(provider: Provider, tokens:
     for token in wrong:
         with pytest.raises(Unauthenticated):
             await tokens.authenticate(token)
+
+
+async def test_a_time_may_be_a_text_of_digits(tokens: OidcTokens, provider: Provider) -> None:
+    """Some providers write it so, and PyJWT reads it."""
+    assert (await tokens.authenticate(provider.token(exp=str(int(time.time()) + 60)))).name == "oidc:anna"
 
 
 async def test_an_expired_token_says_so_after_the_leeway(provider: Provider, tokens: OidcTokens) -> None:

@@ -59,25 +59,50 @@ def test_a_revoked_token_is_soon_good_for_nothing(guarded: ServerProcess, servic
     assert again.returncode == 1
 
 
-def test_a_stream_ends_with_its_token(guarded: ServerProcess, service: Any, admin: str) -> None:
-    """Whoever watches with a token that is revoked sees no further change after the next message."""
+def watching(service: Any, admin: str, token: str, project: str) -> Any:
+    """A new study in the project, watched with the token; its first message has been read."""
     from .test_roles import request_of
 
-    study = "projects/watched/studies/s"
+    study = f"projects/{project}/studies/s"
     service.CreateStudy(request_of("CreateStudy", study), metadata=bearer(admin))
-    token = issue(guarded.database, "viewer", "watched")
     stream = service.WatchStudy(pb.WatchStudyRequest(name=study), metadata=bearer(token), timeout=WAIT_S)
     next(stream)
+    return stream
+
+
+def ended(stream: Any) -> str:
+    """How the next message of a stream is refused."""
+    with pytest.raises(grpc.RpcError) as refused:
+        next(stream)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    return str(refused.value.details())
+
+
+def test_a_stream_ends_with_its_token(guarded: ServerProcess, service: Any, admin: str) -> None:
+    """Whoever watches with a token that is revoked sees no further change, as soon as a call with it is refused."""
+    token = issue(guarded.database, "viewer", "watched")
+    stream = watching(service, admin, token, "watched")
 
     asktell("token", "revoke", token.split("_")[1], "--db", guarded.database)
     eventually(service, token, grpc.StatusCode.UNAUTHENTICATED)
-    time.sleep(5.1)  # a stream is looked at again no more often than this
-    service.Ask(pb.AskRequest(parent=study), metadata=bearer(admin))
+    service.Ask(pb.AskRequest(parent="projects/watched/studies/s"), metadata=bearer(admin))
 
-    with pytest.raises(grpc.RpcError) as ended:
-        for _ in stream:
-            pass
-    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "revoked" in ended(stream)
+
+
+def test_a_stream_ends_when_its_token_expires(guarded: ServerProcess, service: Any, admin: str) -> None:
+    """No message is sent after that time, however busy the stream was."""
+    token, end = issue(guarded.database, "viewer", "expiring"), time.time() + 2
+    with sqlite3.connect(guarded.database, timeout=30) as connection:
+        changed = "UPDATE tokens SET expire_time = ? WHERE id = ?"
+        connection.execute(changed, [int(end * 1e6), token.split("_")[1]])
+    stream = watching(service, admin, token, "expiring")
+
+    while time.time() < end:
+        time.sleep(0.05)
+    service.Ask(pb.AskRequest(parent="projects/expiring/studies/s"), metadata=bearer(admin))
+
+    assert "expired" in ended(stream)
 
 
 def test_an_expired_token_says_so(guarded: ServerProcess, service: Any) -> None:

@@ -12,6 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from asktell_server.admin.__main__ import commands
 
 from ..rpc.calls import ask_one, every_trial, number, study_of, tell
 from ..support import serving, stub
@@ -82,6 +85,29 @@ def test_a_restored_database_is_the_one_of_the_backup(tmp_path: Path) -> None:
     assert asktell("doctor", "--db", path).returncode == 0
 
 
+def test_what_a_second_restore_replaces_has_no_log_of_the_first(tmp_path: Path) -> None:
+    """A damaged log is kept beside its database, and not beside the next one that is replaced."""
+    path, copy = filled(tmp_path), tmp_path / "copy.db"
+    assert asktell("backup", copy, "--db", path).returncode == 0
+    with serving(tmp_path, database=str(path)) as server, stub(server.target) as service:
+        for _ in range(5):
+            ask_one(service, STUDY)
+        server.kill()
+    log, kept = Path(f"{path}-wal"), path.with_name("studies.db.replaced")
+    content = bytearray(log.read_bytes())
+    content[40] ^= 1  # in the first frame
+    log.write_bytes(content)
+
+    first = asktell("restore", copy, "--db", path, "--force")
+    assert Path(f"{kept}-wal").read_bytes() == content
+    second = asktell("restore", copy, "--db", path, "--force")
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert not Path(f"{kept}-wal").exists()
+    assert asktell("doctor", "--db", kept).returncode == 0
+    assert trials_in(kept) == trials_in(copy)
+
+
 def test_a_backup_of_an_earlier_release_is_restored(tmp_path: Path) -> None:
     """It has fewer tables; doctor then says what to do, and after it nothing is wrong."""
     copy, path = filled(tmp_path), tmp_path / "restored.db"
@@ -132,7 +158,7 @@ def test_what_is_no_whole_database_is_not_restored(tmp_path: Path) -> None:
 
 
 def test_a_backup_is_refused_where_it_would_do_harm(tmp_path: Path) -> None:
-    """Over a file that is there, over the database, of a database that is not there: nothing is written."""
+    """Over a file that is there, over the database or its log, of a database that is not there: nothing is written."""
     path = filled(tmp_path)
     there = tmp_path / "there"
     there.write_text("mine")
@@ -140,6 +166,7 @@ def test_a_backup_is_refused_where_it_would_do_harm(tmp_path: Path) -> None:
     for arguments in (
         (there, "--db", path),
         (path, "--force", "--db", path),
+        (f"{path}-wal", "--force", "--db", path),
         (tmp_path / "x", "--db", tmp_path / "none"),
     ):
         done = asktell("backup", *arguments)
@@ -147,6 +174,43 @@ def test_a_backup_is_refused_where_it_would_do_harm(tmp_path: Path) -> None:
         assert done.stderr.startswith("Error: ")
     assert there.read_text() == "mine"
     assert not (tmp_path / "x").exists()
+    assert not Path(f"{path}-wal").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgres://user:s3cret@host/studies.db", "pg_dump"),
+        ("postgresql://user:s3cret@one:5432,two:5432/studies.db", "pg_dump"),
+        ("mysql://user:s3cret@host/studies.db", "not in 'mysql'"),
+        ("mysql://user:s3cret@host:port/studies.db", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["backup", "restore", "doctor"])
+def test_a_url_of_another_database_is_not_taken_for_a_file(command: str, url: str, why: str, tmp_path: Path) -> None:
+    """However it is written: a line says what to do instead, and no file of the database's name is looked for or made."""
+    there = tmp_path / "there"
+    there.touch()
+    target = {"backup": ["copy.db"], "restore": [str(there), "--force"], "doctor": []}[command]
+
+    done = CliRunner().invoke(commands, [command, *target, "--db", url])
+
+    assert done.exit_code == 1
+    assert why in done.output
+    assert "s3cret" not in done.output
+    assert not Path("studies.db").exists()
+
+
+def test_a_file_may_be_given_as_a_url(tmp_path: Path) -> None:
+    """As `asktell serve` takes it: every command means the same file."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+
+    made = asktell("token", "create", "ci", "--role", "viewer", "--project", "p", "--db", url)
+    listed = asktell("token", "list", "--db", tmp_path / "studies.db")
+    copied = asktell("backup", tmp_path / "copy.db", "--db", url)
+
+    assert (made.returncode, copied.returncode) == (0, 0), made.stderr + copied.stderr
+    assert "viewer in p" in listed.stdout
 
 
 def test_a_damaged_database_is_not_backed_up_as_if_whole(tmp_path: Path) -> None:

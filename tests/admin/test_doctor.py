@@ -93,6 +93,13 @@ ROWS = [
     ("UPDATE trials SET attempt = 2, retry_of = 1 WHERE number = 8", "retries", "trial 8 does not repeat trial 1"),
     ("UPDATE trials SET state = 'LOST' WHERE number = 7", "trial", "trial 7 cannot be read: KeyError"),
     ("UPDATE trials SET parameters = '{' WHERE number = 7", "trial", "trial 7 cannot be read"),
+    ("UPDATE trials SET parameters = '[]' WHERE number = 7", "trial", "trial 7 has no parameters but []"),
+    ("UPDATE trials SET parameters = '{}' WHERE number = 7", "trial", "trial 7: parameters['x0'] is missing"),
+    ("UPDATE trials SET parameters = replace(parameters, '0.', '9.') WHERE number = 7", "trial", "trial 7: parameters"),
+    ("UPDATE trials SET measurement = NULL WHERE number = 7", "trial", "trial 7: measurement is missing"),
+    ("UPDATE trials SET create_time = 9223372036854775807 WHERE number = 7", "trial", "cannot be read: OverflowError"),
+    (f"UPDATE trials SET parameters = '{'[' * 100_000}' WHERE number = 7", "trial", "cannot be read: RecursionError"),
+    ("UPDATE trials SET revision = 'x' WHERE number = 7", "study", "makes no sense: TypeError"),
     ("UPDATE studies SET spec = '{}' WHERE name = 'kept'", "study", "cannot be read: KeyError"),
     ("UPDATE studies SET spec = '{\"version\":99}' WHERE name = 'kept'", "study", "has version 99"),
     ("UPDATE measurements SET measurement = '[]' WHERE number = 6", "measurement", "trial 6, step 1"),
@@ -194,6 +201,37 @@ def test_a_log_that_is_damaged_before_its_end_is_never_served(tmp_path: Path) ->
     assert accepted.returncode == 0, accepted.stdout
     with serving(tmp_path, database=str(path)):
         pass
+
+
+def test_where_no_database_is_none_is_made(tmp_path: Path) -> None:
+    """A path with a mistake in it is said to be empty, also to who would discard a log."""
+    done = asktell("doctor", "--db", tmp_path / "none.db", "--discard-damaged-log")
+
+    assert done.returncode == 2
+    assert "cannot open" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("at", [0, 5, 9, 13, 17, 26])
+def test_a_damaged_header_of_the_log_is_damage(at: int, tmp_path: Path) -> None:
+    """SQLite would take the log for empty, whichever field is wrong: the server, and doctor, say what would be lost."""
+    with serving(tmp_path) as server:
+        fill(server)
+        server.kill()
+        path = Path(server.database)
+    log = Path(f"{path}-wal")
+    content = bytearray(log.read_bytes())
+    assert lost_commits(log) == 0
+    content[at] ^= 0xFF
+    log.write_bytes(content)
+
+    served = asktell("serve", "--db", path, "--listen", "127.0.0.1:0")
+
+    assert lost_commits(log) > 5
+    assert served.returncode == 1
+    assert "is damaged" in served.stderr
+    assert log.read_bytes() == content
+    assert examined(path)[1][0]["check"] == "log"
 
 
 def test_a_torn_end_of_the_log_is_no_damage(tmp_path: Path) -> None:

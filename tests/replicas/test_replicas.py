@@ -215,6 +215,16 @@ def test_a_request_id_acts_once_over_servers(stubs: list[Stub]) -> None:
             }
 
 
+def test_a_request_id_makes_one_study_over_servers(stubs: list[Stub]) -> None:
+    """The same CreateStudy sent to all servers at once, as by a client that gave one up: each answers with the study."""
+    with ThreadPoolExecutor(6) as pool:
+        for i in range(30):
+            made = study_pb2.Study(spec=spec())
+            request = pb.CreateStudyRequest(parent="projects/p", study_id=f"s{i}", study=made, request_id=f"r{i}")
+            answers = list(pool.map(lambda service, r=request: service.CreateStudy(r, timeout=PATIENCE_S), stubs * 2))
+            assert all(answer == answers[0] for answer in answers)
+
+
 def test_the_server_heals_when_the_database_is_back(tmp_path: Path) -> None:
     """Without its database a server answers UNAVAILABLE, then goes on by itself; leases begin anew."""
     with PostgresServer() as database, serving(tmp_path, database=database.new_database()) as server:
@@ -226,6 +236,8 @@ def test_the_server_heals_when_the_database_is_back(tmp_path: Path) -> None:
             database.stop("immediate")
             with pytest.raises(grpc.RpcError) as away:
                 ask(service, name)
+            with pytest.raises(grpc.RpcError) as still:
+                service.ListStudies(pb.ListStudiesRequest(parent="projects/-"))
             time.sleep(7)  # longer than the lease
             database.start()
             deadline = time.monotonic() + PATIENCE_S
@@ -235,11 +247,14 @@ def test_the_server_heals_when_the_database_is_back(tmp_path: Path) -> None:
                     break
                 except grpc.RpcError as error:
                     assert error.code() is grpc.StatusCode.UNAVAILABLE
+                    assert str(database.port) not in str(error.details())  # where it is, is for the log only
                     assert time.monotonic() < deadline
             told = tell(service, trial)
 
     assert away.value.code() is grpc.StatusCode.UNAVAILABLE
     assert read(away.value).reason == "STORAGE_UNAVAILABLE"
+    for refused in (away, still):
+        assert str(database.port) not in str(refused.value.details())  # where it is, is for the log only
     assert beat.HasField("lease_expire_time")
     assert told.trial.state == State.SUCCEEDED
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import asktell
-from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
 
 from ..support import ServerProcess, spec
@@ -72,6 +72,31 @@ def test_a_full_page_ends_before_a_trial_that_does_not_fit(service: Stub, long_s
 
     assert [trial.name[-1] for trial in trials] == ["1", "2", "3"]
     assert [trial.has_more_measurements for trial in trials] == [False, True, False]
+
+
+def test_a_page_of_large_studies_ends_early(service: Stub) -> None:
+    """However large the studies are, a page fits a message, and the pages together have all of them."""
+    large = spec()
+    choices = [search_space_pb2.ParameterValue(string_value=f"{i:0200}") for i in range(5000)]
+    large.parameters.add(name="many").categorical.choices.extend(choices)
+    made = [
+        service.CreateStudy(
+            pb.CreateStudyRequest(parent="projects/large", study_id=f"s{i}", study=study_pb2.Study(spec=large))
+        ).name
+        for i in range(5)
+    ]
+
+    for parent in ("projects/large", "projects/-"):
+        found, token = [], ""
+        while True:
+            page = service.ListStudies(pb.ListStudiesRequest(parent=parent, page_token=token))
+            assert page.studies
+            assert page.ByteSize() < TAKEN
+            found += [study.name for study in page.studies if study.name.startswith("projects/large/")]
+            token = page.next_page_token
+            if not token:
+                break
+        assert found == made
 
 
 def test_the_best_trial_is_cut_too(service: Stub, long_study: str) -> None:

@@ -30,8 +30,10 @@ def backup(target: Path, database: str, force: bool) -> None:
         raise click.ClickException(f"there is no database {source}")
     if target.exists() and not force:
         raise click.ClickException(f"{target} exists; choose another name or say --force")
-    if target.resolve() == source.resolve():
-        raise click.ClickException("a backup cannot take the place of the database itself")
+    if target.resolve() in {
+        source.resolve().with_name(source.resolve().name + end) for end in ("", "-wal", "-shm", ".lock")
+    }:
+        raise click.ClickException("a backup cannot take the place of the database itself, of its log or of its lock")
     partial = target.with_name(target.name + ".partial")
     try:
         files.require_whole_log(source)
@@ -107,6 +109,8 @@ def _set_aside(path: Path) -> None:
             files.require_whole_log(path)
             with closing(sqlite3.connect(path, isolation_level=None)) as old:
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # A log of what was replaced before would be taken for that of this one.
+        files.log_of(kept).unlink(missing_ok=True)
         kept.unlink(missing_ok=True)
         os.link(path, kept)
     if log.exists():

@@ -33,7 +33,7 @@ from asktell_server.storage import sqlite
 def doctor(database: str, as_json: bool, stale_days: float, discard_damaged_log: bool) -> None:
     """Say what is wrong with a database and how to mend it. Exit status: 0 nothing, 1 warnings, 2 errors."""
     path = files.sqlite_path(database)
-    if discard_damaged_log:
+    if discard_damaged_log and path.exists():
         try:
             with sqlite.lock_file(str(path)), closing(sqlite3.connect(path, isolation_level=None)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

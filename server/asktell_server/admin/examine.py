@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from asktell_server.admin import files
-from asktell_server.domain.errors import AskTellError
+from asktell_server.domain.errors import AskTellError, Violation
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.service.requests import LIFETIME
@@ -35,6 +35,8 @@ LARGE_LOG = 256 * 2**20
 # Clocks differ, and housekeeping takes a moment.
 SLACK = timedelta(minutes=1)
 MAX_SHOWN = 5
+# What reading a row, or holding it against others, may raise where it is damaged.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, AskTellError)
 RESTORE = "stop the server and `asktell restore` the last backup that doctor finds whole"
 
 
@@ -197,17 +199,21 @@ def _rows(connection: sqlite3.Connection, moment: _Moment) -> Iterator[Finding]:
         where = f"projects/{project}/studies/{name}"
         try:
             study = tx.study_by_id(study_id)
-        except (ValueError, KeyError, TypeError, AttributeError, AskTellError) as error:
+        except UNREADABLE as error:
             yield Finding("study", ERROR, f"{where} cannot be read: {_shown(error)}", RESTORE)
             continue
         assert study is not None
         yield from _unreadable(connection, study_id, where)
         try:
             trials = tx.trials(study_id, limit=10**9)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             continue  # each has been named
         for check in _CHECKS:
-            wrong = list(check(study, trials, moment))
+            try:
+                wrong = list(check(study, trials, moment))
+            except UNREADABLE as error:
+                yield Finding("study", ERROR, f"{where}: what its rows hold makes no sense: {_shown(error)}", RESTORE)
+                break
             for finding in wrong[:MAX_SHOWN]:
                 yield Finding(finding.check, finding.severity, f"{where}: {finding.message}", finding.mend)
             if len(wrong) > MAX_SHOWN:
@@ -228,7 +234,7 @@ def _unreadable(connection: sqlite3.Connection, study_id: int, where: str) -> It
     for row in rows.fetchall():
         try:
             codec.trial_from_row(row)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             yield Finding("trial", ERROR, f"{where}: trial {row[0]} cannot be read: {_shown(error)}", RESTORE)
 
 
@@ -240,7 +246,7 @@ def _measurements(connection: sqlite3.Connection, study: Study, where: str) -> I
     for number, step, revision, text in rows:
         try:
             found = codec.measurement_from_text(text)
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             yield Finding("measurement", ERROR, f"{where}: trial {number}, step {step}: {_shown(error)}", RESTORE)
             continue
         if found.step != step or revision > study.revision:
@@ -266,8 +272,24 @@ def _requests(connection: sqlite3.Connection, moment: _Moment) -> Iterator[Findi
     ):
         try:
             codec.request_from_row((fingerprint, response))
-        except (ValueError, TypeError) as error:
+        except UNREADABLE as error:
             yield Finding("requests", ERROR, f"request {request_id!r} of {scope}: {_shown(error)}", RESTORE)
+
+
+def _contents(study: Study, trials: Sequence[Trial], _: _Moment) -> Iterator[Finding]:
+    for trial in trials:
+        point: object = trial.point
+        if not isinstance(point, dict):
+            yield Finding("trial", ERROR, f"trial {trial.number} has no parameters but {point!r}"[:200], RESTORE)
+            continue
+        wrong = study.spec.space.checked(point)[1]
+        if trial.state is TrialState.SUCCEEDED and trial.measurement is None:
+            wrong.append(Violation("measurement", "is missing"))
+        elif trial.state is TrialState.SUCCEEDED and trial.measurement is not None:
+            wrong += trial.measurement.final_violations(study.spec.objectives, study.spec.constraints)
+        if wrong:
+            message = f"trial {trial.number}: {wrong[0].field} {wrong[0].description}"
+            yield Finding("trial", ERROR, message, RESTORE)
 
 
 def _counts(study: Study, trials: Sequence[Trial], _: _Moment) -> Iterator[Finding]:
@@ -375,6 +397,7 @@ def _leases(study: Study, trials: Sequence[Trial], moment: _Moment) -> Iterator[
 
 
 _CHECKS: Sequence[Callable[[Study, Sequence[Trial], _Moment], Iterator[Finding]]] = (
+    _contents,
     _counts,
     _numbers,
     _revisions,

@@ -7,11 +7,11 @@ import sqlite3
 from pathlib import Path
 
 import click
-from sqlalchemy import make_url
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage import wal
+from asktell_server.storage import sqlite, wal
 from asktell_server.storage.migrate import known_revisions
+from asktell_server.storage.opening import is_postgresql
 from asktell_server.storage.schema import metadata
 
 # What every schema has had; later ones added to it.
@@ -20,13 +20,14 @@ FIRST_TABLES = {"studies", "trials", "measurements", "requests"}
 
 def sqlite_path(database: str) -> Path:
     """The file that `--db` names. Raises ClickException for a database that is none, or in memory."""
-    if "://" in database:
-        url = make_url(database)
-        if url.get_backend_name() == "postgresql":
-            raise click.ClickException(
-                "this command is for SQLite files; of PostgreSQL take backups with pg_dump --format=custom (pg_restore brings them back)"
-            )
-        database = url.database or ":memory:"
+    if is_postgresql(database):
+        raise click.ClickException(
+            "this command is for SQLite files; of PostgreSQL take backups with pg_dump --format=custom (pg_restore brings them back)"
+        )
+    try:
+        database = sqlite.path_of(database)
+    except StorageUnavailable as error:
+        raise click.ClickException(str(error)) from error
     if database == ":memory:":
         raise click.ClickException("a database in memory has no file")
     return Path(database)

@@ -277,9 +277,13 @@ class Draining(Unavailable):
 
 
 class StorageUnavailable(Unavailable):
-    """The database cannot be reached or cannot be written."""
+    """The database cannot be reached or cannot be written. `public`: what callers are told, if the message is for operators only."""
 
     reason = "STORAGE_UNAVAILABLE"
+
+    def __init__(self, message: str, public: str | None = None) -> None:
+        super().__init__(message)
+        self.public = message if public is None else public
 
 
 class ComputeUnavailable(Unavailable):

@@ -18,13 +18,18 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 
 from asktell_server.domain.access import Principal
-from asktell_server.domain.errors import AskTellError, PermissionDenied, QuotaExceeded, Unauthenticated
+from asktell_server.domain.errors import (
+    AskTellError,
+    PermissionDenied,
+    QuotaExceeded,
+    StorageUnavailable,
+    Unauthenticated,
+)
 from asktell_server.observe.audit import AuditLog
 from asktell_server.observe.metrics import Metrics
 from asktell_server.rpc.access import NEEDS, Gate
 from asktell_server.rpc.reading import Unreadable
 from asktell_server.rpc.status import Status, internal_status, to_status
-from asktell_server.service.authentication import REMEMBERED_S
 
 _MAX_LOGGED = 300
 
@@ -98,12 +103,10 @@ class Boundary:
                     raise request.error
                 if self._gate is not None and caller is not None:
                     self._gate.permit(caller, name, request)
-                checked = started
                 async for response in method(request, context):
-                    if self._gate is not None and time.perf_counter() - checked > REMEMBERED_S:
-                        # A stream outlives its token by one message at most.
+                    if self._gate is not None:
+                        # No message goes to a token that a call of its own would be refused with.
                         self._gate.permit(await self._gate.identify(context), name, request)
-                        checked = time.perf_counter()
                     yield response
             except (asyncio.CancelledError, GeneratorExit):
                 code = _given_up(context)
@@ -133,7 +136,7 @@ class Boundary:
                 **_ids(request),
                 code=status[0].name,
                 reason=error.reason,
-                message=status[1],
+                message=error.message if isinstance(error, StorageUnavailable) else status[1],
             )
             return status
         log_id = uuid.uuid4().hex

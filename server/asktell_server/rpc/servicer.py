@@ -101,9 +101,16 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
         _refuse(found)
         visible = visible_projects()
         studies, token = await self._studies.page(project, states, request.page_size, request.page_token, visible)
-        return study_service_pb2.ListStudiesResponse(
-            studies=[convert.study_to_proto(study) for study in studies], next_page_token=token
-        )
+        response = study_service_pb2.ListStudiesResponse(next_page_token=token)
+        size = 0
+        for i, study in enumerate(studies):
+            pb = convert.study_to_proto(study)
+            size += pb.ByteSize()
+            if i and size > PAGE_BYTES:
+                response.next_page_token = self._studies.token_after(project, states, studies[i - 1])
+                break
+            response.studies.append(pb)
+        return response
 
     async def UpdateStudy(self, request: study_service_pb2.UpdateStudyRequest, context: Context) -> study_pb2.Study:
         pb = request.study

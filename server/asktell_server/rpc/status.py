@@ -72,7 +72,8 @@ def to_status(error: AskTellError) -> Status:
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_delay_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return _packed(code_of(error), error.message, details)
+    message = error.public if isinstance(error, errors.StorageUnavailable) else error.message
+    return _packed(code_of(error), message, details)
 
 
 def internal_status(log_id: str) -> Status:

@@ -256,9 +256,12 @@ class OidcTokens:
                 leeway=config.leeway_s,
                 options={"require": ["exp", "iss", "aud"]},
             )
+            left_s = (
+                float(claims["exp"]) + config.leeway_s - time.time()
+            )  # it may be a text of digits, or far too large
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise Unauthenticated(f"the token is not valid: {error}") from None
         name = claims.get(config.name_claim)
         if not (isinstance(name, str) and 1 <= len(name) <= _LONGEST_NAME and name.isprintable()):
@@ -266,4 +269,4 @@ class OidcTokens:
                 f"the token has no claim {config.name_claim!r} of 1 to {_LONGEST_NAME} printable characters"
             )
         held = [grant for binding in config.bindings if binding.applies(claims) for grant in binding.grants]
-        return Principal(f"oidc:{name}", tuple(held)), claims["exp"] + config.leeway_s - time.time()
+        return Principal(f"oidc:{name}", tuple(held)), left_s

@@ -115,6 +115,10 @@ def _unread(new: NewStudy) -> Iterator[str]:
                 yield f"{_PRIOR}[{i}].{prior.belief.kind}"
 
 
+def _query(project: str | None, states: Collection[StudyState]) -> tuple[object, ...]:
+    return "ListStudies", project, sorted(state.name for state in states)
+
+
 def update_violations(paths: Collection[str], labels: Mapping[str, str], description: str) -> list[Violation]:
     """What is wrong with an update of a study; paths are those of UpdateStudyRequest."""
     found = mask_violations(paths, UPDATABLE)
@@ -168,7 +172,8 @@ class Studies:
         def work(tx: Transaction) -> Change[Study]:
             existing = tx.lock_study(name.project, name.study)
             if requests.recall(tx, scope, new.request_id, body) is not None:
-                return Change(require(existing, name))
+                # Another server may have committed the same call since there was nothing to lock.
+                return Change(require(existing or tx.lock_study(name.project, name.study), name))
             if existing is not None:
                 if not new.use_existing:
                     raise StudyAlreadyExists(str(name))
@@ -230,8 +235,7 @@ class Studies:
     ) -> tuple[list[Study], str]:
         """A page of studies by name, of one project or of all those that are `visible`, and the token of the next page."""
         size = paging.page_size(page_size)
-        query = ("ListStudies", project, sorted(state.name for state in states))
-        at = paging.position(page_token, (str, str), *query)
+        at = paging.position(page_token, (str, str), *_query(project, states))
         after = (str(at[0]), str(at[1])) if at else None
 
         def work(tx: Snapshot) -> list[Study]:
@@ -246,8 +250,11 @@ class Studies:
 
         found = await self._storage.read(work)
         page = found[:size]
-        more = len(found) > size
-        return page, paging.token((page[-1].project, page[-1].name), *query) if more else ""
+        return page, self.token_after(project, states, page[-1]) if len(found) > size else ""
+
+    def token_after(self, project: str | None, states: Collection[StudyState], study: Study) -> str:
+        """The token of a `page` that begins after a study, for a front door that sends fewer."""
+        return paging.token((study.project, study.name), *_query(project, states))
 
     async def update(
         self, name: StudyName, paths: Collection[str], labels: Mapping[str, str], description: str, expected_etag: str

@@ -25,15 +25,16 @@ from asktell_server.storage.transaction import SqlTransaction
 T = TypeVar("T")
 
 
-def write_beside(path: str, work: Callable[[Transaction], T]) -> T:
+def write_beside(url: str, work: Callable[[Transaction], T]) -> T:
     """Runs `work`, which must touch nothing but tokens, in a transaction of its own; it is on the disk when this returns.
 
     A file that is missing or has an old schema is made or upgraded first, if no server has it open. Raises StorageUnavailable.
     """
-    if is_postgresql(path):
+    if is_postgresql(url):
         from asktell_server.storage.postgresql.beside import write_postgresql
 
-        return write_postgresql(path, work)
+        return write_postgresql(url, work)
+    path = sqlite.path_of(url)
     if path == sqlite.MEMORY:
         raise StorageUnavailable("a database in memory is gone with its server; name a file")
     try:

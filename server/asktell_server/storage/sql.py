@@ -16,9 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar, cast
 
-from sqlalchemy import make_url
 from sqlalchemy.dialects import sqlite as sqlite_dialect
-from sqlalchemy.exc import ArgumentError
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite, wal
@@ -41,7 +39,7 @@ class SqlStorage:
     """
 
     def __init__(self, url: str, *, observer: CommitObserver, max_batch: int = 256, readers: int = 4) -> None:
-        self._path = _sqlite_path(url)
+        self._path = sqlite.path_of(url)
         self._observer = observer
         self._max_batch = max_batch
         self._max_readers = readers
@@ -172,18 +170,3 @@ class SqlStorage:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             self._readers.put((connection, snapshot))
-
-
-def _sqlite_path(url: str) -> str:
-    """The path that `url` means. Raises StorageUnavailable for another database than SQLite."""
-    if "://" not in url:
-        return url
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StorageUnavailable("the database URL cannot be read; write sqlite:///path") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise StorageUnavailable(
-            f"studies are kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}; write sqlite:///path or postgresql://..."
-        )
-    return parsed.database or sqlite.MEMORY

@@ -13,6 +13,9 @@ import sqlite3
 from pathlib import Path
 from typing import IO
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
 from asktell_server.domain.errors import StorageUnavailable
 
 MEMORY = ":memory:"
@@ -23,6 +26,21 @@ WRITER_CACHE_KIB = 64 * 1024
 # What a log keeps of the disk after a burst of writes.
 LOG_KIB = 64 * 1024
 OLDEST_SQLITE = (3, 35)  # knows RETURNING
+
+
+def path_of(url: str) -> str:
+    """The path that `url` means. Raises StorageUnavailable for another database than SQLite."""
+    if "://" not in url:
+        return url
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise StorageUnavailable("the database URL cannot be read; write sqlite:///path") from error
+    if parsed.get_backend_name() != "sqlite":
+        raise StorageUnavailable(
+            f"studies are kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()!r}; write sqlite:///path or postgresql://..."
+        )
+    return parsed.database or MEMORY
 
 
 def lock_file(path: str) -> IO[bytes]:

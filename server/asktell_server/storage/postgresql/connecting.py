@@ -35,6 +35,8 @@ _DEFAULTS: Mapping[str, str] = {
     "tcp_user_timeout": "30000",
     "target_session_attrs": "read-write",
 }
+# Where the database is, and as whom the server connects, is not for callers.
+_AWAY = "the database cannot be reached"
 # Acknowledged is durable, whatever the default of the server, the database or the role.
 _SETTINGS = (
     "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') "
@@ -68,18 +70,21 @@ class Target:
         try:
             connection = psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
-            raise StorageUnavailable(f"cannot connect to the database {self.location}: {one_line(error)}") from None
+            raise StorageUnavailable(
+                f"cannot connect to the database {self.location}: {one_line(error)}", _AWAY
+            ) from None
         try:
             *_, version, encoding, fsync = connection.execute(_SETTINGS).fetchone() or ()
         except psycopg.Error as error:
             connection.close()
-            raise StorageUnavailable(f"cannot use the database {self.location}: {one_line(error)}") from None
+            raise StorageUnavailable(f"cannot use the database {self.location}: {one_line(error)}", _AWAY) from None
         if not isinstance(version, int) or version < OLDEST or encoding != "UTF8":
             major = connection.info.server_version // 10_000
             connection.close()
             raise StorageUnavailable(
                 f"the database {self.location} is of version {major} with encoding {encoding}; "
-                f"PostgreSQL {OLDEST // 10_000} or newer and UTF8 are needed"
+                f"PostgreSQL {OLDEST // 10_000} or newer and UTF8 are needed",
+                _AWAY,
             )
         if fsync != "on":
             _log.warning("the database %s runs with fsync=%s: it may lose what was acknowledged", self.location, fsync)

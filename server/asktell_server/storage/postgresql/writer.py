@@ -111,7 +111,7 @@ class PostgresWriter(BatchWriter):
     def _fail(self, batch: Sequence[Job], error: StorageUnavailable) -> None:
         _log.error("a commit of %d works failed: %s", len(batch), error)
         for job in batch:
-            job.error = StorageUnavailable(error.message)
+            job.error = StorageUnavailable(error.message, error.public)
             self._put_off.pop(job, None)
         self._answer(batch)
 
