@@ -163,7 +163,7 @@ class Metrics:
         self._look_ahead.labels(outcome).inc()
 
     def fell_back(self, cause: str) -> None:
-        """A model could not answer as well as it should: "deadline", "worker_lost", "numerical" or "simpler_model"."""
+        """A model could not answer as well as it should: "deadline", "worker_lost", "numerical", "simpler_model" or "no_free_point"."""
         self._fallbacks.labels(cause).inc()
 
     def lease_expired(self) -> None:

@@ -54,8 +54,8 @@ class SourceStudy:
 class Proposal:
     """A suggestion and how long its parts took, in seconds, by phase: "fit", "acquisition".
 
-    `shortfall` is why it is less than the algorithm promises: "numerical" (no model could answer) or "simpler_model"; empty if
-    it is not.
+    `shortfall` is why it is less than the algorithm promises: "numerical" (no model could answer), "simpler_model", or "no_free_point"
+    (the search found none); empty if it is not.
     """
 
     suggestion: Suggestion

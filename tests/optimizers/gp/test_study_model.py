@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from asktell_server.domain.errors import SearchSpaceExhausted
-from asktell_server.domain.objectives import Direction, Measurement, OutcomeConstraint
+from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import FloatParameter, IntParameter, Point, SearchSpace
-from asktell_server.domain.study import NormalPrior, OptimumPrior, SobolSearch
+from asktell_server.domain.study import GpOptimizer, NormalPrior, OptimumPrior, SobolSearch, StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.gp.optimizer import ENUMERATED, GpAsk
@@ -342,3 +342,19 @@ def test_the_first_point_is_the_default() -> None:
 
     assert first.point == {"x": 0.125, "y": 0.5}
     assert first.source is SuggestionSource.INITIAL_DESIGN
+
+
+def test_one_success_among_failures_is_enough_for_a_model() -> None:
+    """Where most of the space fails, the failures teach the model as soon as one trial has brought a result."""
+    made = create_optimizer(
+        StudySpec(SQUARE, (Objective("loss", Direction.MINIMIZE),), algorithm=GpOptimizer(initial_points=4), seed=3)
+    )
+    sources = []
+    for number in range(1, 12):
+        suggestion = made.ask(number, []).suggestion
+        sources.append(suggestion.source)
+        measurement = Measurement({"loss": 1.0}) if number == 3 else None
+        state = TrialState.SUCCEEDED if number == 3 else TrialState.FAILED
+        made.tell([Observation(number, suggestion.point, state, measurement)])
+
+    assert sources == [SuggestionSource.INITIAL_DESIGN] * 4 + [SuggestionSource.MODEL] * 7

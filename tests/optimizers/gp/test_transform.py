@@ -108,9 +108,9 @@ def test_back_is_the_inverse_of_forth(kind: str, scale: float) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_slope_is_the_derivative(kind: str) -> None:
     """Against differences."""
-    y = usable(kind, list(np.exp(np.random.default_rng(5).standard_normal(25))))
+    y = usable(kind, [*np.exp(np.random.default_rng(5).standard_normal(25)), 300.0, 900.0])
     transform = KINDS[kind](y)
-    step = 1e-6
+    step = 1e-6 * y
 
     differences = (transform.forward(y + step) - transform.forward(y - step)) / (2 * step)
 
@@ -143,6 +143,27 @@ def test_an_objective_is_standardised_and_outliers_do_not_drown_it() -> None:
     better = np.argsort(y)[:18]
     shape = np.polynomial.polynomial.polyfit(y[better], z[better], 1)
     assert z[better] == pytest.approx(shape[0] + shape[1] * y[better], abs=1e-8)
+
+
+@pytest.mark.parametrize("sentinel", [1e4, 1e8, 1e30, 1e300, LARGEST])
+def test_a_sentinel_takes_little_of_the_scale(sentinel: float) -> None:
+    """A third of the trials report a huge number for "diverged": the better half keeps a good part of the range."""
+    y = np.concatenate([np.linspace(0.1, 1.0, 20), np.full(10, sentinel)])
+
+    z = ObjectiveTransform.of(y).forward(y)
+
+    assert np.ptp(z[:15]) > np.ptp(z) / 16
+
+
+def test_a_prediction_is_hardly_worse_than_all_that_was_seen() -> None:
+    """However unsure the model is: at most e times as far from the best as the worst one."""
+    y = np.random.default_rng(10).uniform(1.0, 3.0, 20)
+    transform = ObjectiveTransform.of(y)
+
+    furthest = y.min() + np.ptp(y) * math.e
+
+    assert transform.backward(np.array([50.0, 1e6])) == pytest.approx(furthest)
+    assert transform.prediction(10.0, 20.0)[0] < furthest
 
 
 def test_a_constraint_keeps_its_sign() -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from asktell_server.domain.space import CategoricalParameter
 from asktell_server.optimizers.encoding import Array, Encoding, Mask
 
-MAX_LEVELS = 2048
+MAX_LEVELS = 20_000
 """A numeric parameter with more values than this is free in the search and snapped to its nearest value."""
 
 
@@ -43,7 +43,8 @@ class Cube:
         position = {parameter.name: i for i, parameter in enumerate(parameters)}
         self.levels: dict[int, Array] = {}
         """The units of each levelled column, in increasing order."""
-        self._coarse: list[int] = []
+        self.snapped: list[int] = []
+        """Free columns that hold nevertheless only so many values, found by rounding."""
         for i, (parameter, column) in enumerate(zip(parameters, encoding.columns, strict=True)):
             size = parameter.cardinality
             if size is None:
@@ -51,7 +52,7 @@ class Cube:
             if isinstance(parameter, CategoricalParameter) or size <= MAX_LEVELS:
                 self.levels[i] = np.array([column.unit(parameter.level(k)) for k in range(size)])
             else:
-                self._coarse.append(i)
+                self.snapped.append(i)
         self._edges = {i: encoding.columns[i].edges() for i in self.levels}
         self.imputed = encoding.imputed
         self.is_categorical: Mask = np.array(
@@ -76,7 +77,7 @@ class Cube:
         for i, levels in self.levels.items():
             at = np.searchsorted(self._edges[i], units[:, i], side="right")
             units[:, i] = levels[at]
-        for i in self._coarse:
+        for i in self.snapped:
             column = self.encoding.columns[i]
             units[:, i] = [column.unit(column.value(unit)) for unit in units[:, i].tolist()]
         active = np.ones(units.shape, dtype=np.bool_)

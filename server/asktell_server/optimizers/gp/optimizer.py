@@ -31,7 +31,7 @@ from asktell_server.optimizers.gp.foreign import best_points
 if TYPE_CHECKING:
     from asktell_server.optimizers.gp.study_model import StudyModel
 
-LEAST_SUCCEEDED = 3
+LEAST_SUCCEEDED = 1
 ENUMERATED = 2048
 MAX_CAUSE = 300
 BEST_OF_SOURCES = 2
@@ -183,7 +183,7 @@ class GpAsk(DesignedOptimizer):
         choice = self._up_to_date().choose(number, pending, is_taken, free)
         if choice is None:
             cause = "the model found no point that is not taken"
-            return Proposal(self.fallback(number, pending, cause))
+            return Proposal(self.fallback(number, pending, cause), shortfall="no_free_point")
         point = self.encoding.decode(np.asarray(choice.units))
         suggestion = Suggestion(point, SuggestionSource.MODEL, choice.predictions, choice.detail)
         return Proposal(suggestion, dict(choice.phases_s), "simpler_model" if choice.is_simpler else "")

@@ -3,7 +3,8 @@
 1. A pool: points anywhere, and perturbations of the best observed points at scales from a thousandth to a third of the cube,
    in all coordinates or in some.
 2. The most promising of the pool, kept apart from each other, are improved side by side: free columns by batched quasi-Newton
-   steps, levelled columns by moves to other levels, in turn until neither helps. Nothing is rounded after the fact.
+   steps, levelled columns by moves to other levels, in turn until neither helps. What has to be rounded (integers of a huge range) is
+   rounded between two climbs, and what counts is the value afterwards.
 3. All that was found, best first; the caller takes the first that is not taken.
 """
 
@@ -27,6 +28,9 @@ from asktell_server.optimizers.safe_math import NumericalError
 
 CACHED = 60_000
 """Elements of one array of the kernel: candidates are evaluated in pieces, so that it stays in the processor's cache."""
+
+MOST_MOVES = 2_500
+"""Level moves of one point in a row, times levelled columns: what a move costs grows with these."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,21 @@ class Search:
 
     def _climb(self, terms: Sequence[Term], units: Array) -> tuple[Array, Array]:
         """Quasi-Newton ascent in the free columns that are active."""
+        units, value = self._ascended(terms, units, self._free)
+        snapped = self._cube.snapped
+        if snapped:
+            # Between two integers there may be promise where no trial can be: it does not count.
+            rest = self._free.clone()
+            rest[torch.from_numpy(np.isin(self._layout.numeric, snapped))] = False
+            if rest.any():
+                units, _ = self._ascended(terms, units, rest)
+            value = self._evaluate(terms, units)
+        return units, value
+
+    def _ascended(self, terms: Sequence[Term], units: Array, free: Tensor) -> tuple[Array, Array]:
         canonical, active = self._cube.canonical(units.copy())
         base = Inputs.of(self._layout, canonical, active)
-        movable = self._free * base.active.bool()
+        movable = free * base.active.bool()
 
         def negative(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             inputs = Inputs(x, base.active[rows], base.choice[rows])
@@ -182,7 +198,8 @@ class Search:
         """The best move of one levelled column to another level, again and again while it helps."""
         units, active = self._cube.canonical(units.copy())
         value = self._evaluate(terms, units)
-        for _ in range(2 + len(self._levelled)):
+        columns = len(self._levelled)
+        for _ in range(min(2 + columns, max(8, MOST_MOVES // columns))):
             owners, moves = self._moves(units, active)
             if not len(moves):
                 break

@@ -1,10 +1,11 @@
 """From a metric's values to what a model learns, and back.
 
-Values are scaled by a power of two first, so that no difference of finite values overflows; then
+Values are scaled by a power of two first, so that no difference of the better ones overflows or vanishes; then
 
-    objective    z = (y - lowest) / (median - lowest) where that is at most 1, else 1 + log of it: the better half keeps its
-                 shape, on which the search for the best depends, and however bad the rest is it cannot drown that shape
-                 (the idea of Vizier's half-rank warping [1]_, with the logarithm, which is smooth, in place of ranks)
+    objective    r = (y - lowest) / (median - lowest), and z = r where that is at most 1, else 1 + log r, and beyond LONG units of
+                 that, LONG + log of the excess: the better half keeps its shape, on which the search for the best depends, and
+                 however bad the rest is it cannot drown that shape (the idea of Vizier's half-rank warping [1]_, with the
+                 logarithm, which is smooth, in place of ranks)
     constraint   sign(v) log(1 + |v| / scale) of the violation v: 0 stays the boundary [2]_
     cost         log y
     label        as it is
@@ -25,6 +26,10 @@ import numpy as np
 from asktell_server.optimizers.encoding import Array
 
 LARGEST = float(np.finfo(np.float64).max)
+LONG = 4.0
+"""Where the second logarithm begins: at exp(LONG - 1) = 20 times the distance of the median."""
+BEYOND = 1.0
+"""How far beyond the worst value a prediction may lie, in units of the bent scale."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
@@ -62,46 +67,61 @@ def cut(value: float) -> float:
 
 @dataclass(frozen=True)
 class ObjectiveTransform(Transform):
-    """See the head of this module. `unit` is median - lowest, in scaled values."""
+    """See the head of this module. `unit` is median - lowest, in scaled values; `highest` the worst value's z."""
 
     exponent: int
     lowest: float
     unit: float
     center: float
     deviation: float
+    highest: float
 
     @classmethod
     def of(cls, y: Array) -> ObjectiveTransform:  # (n,), n >= 1
         """The transform that n values ask for."""
-        exponent = int(np.frexp(np.abs(y).max())[1]) + 1
-        raised = np.ldexp(y, -exponent)
-        lowest = float(raised.min())
-        raised = raised - lowest
+        better = y[y <= np.sort(y)[(len(y) - 1) // 2]]
+        exponent = int(np.frexp(np.abs(better).max())[1]) + 1
+        lowest = float(np.ldexp(y.min(), -exponent))
+        raised = _scaled(y, exponent) - lowest
         unit = float(np.median(raised)) or float(raised.mean())
         if not unit > 1e-300:
-            return cls(exponent, lowest, 1.0, 0.0, 1.0)
+            return cls(exponent, lowest, 1.0, 0.0, 1.0, 0.0)
         z = _bent(raised / unit)
         deviation = float(z.std())
-        return cls(exponent, lowest, unit, float(z.mean()), deviation if deviation > 1e-12 else 1.0)
+        center = float(z.mean())
+        return cls(exponent, lowest, unit, center, deviation if deviation > 1e-12 else 1.0, float(z.max()))
 
     def forward(self, y: Array) -> Array:
-        z = _bent((np.ldexp(y, -self.exponent) - self.lowest) / self.unit)
+        z = _bent((_scaled(y, self.exponent) - self.lowest) / self.unit)
         return (z - self.center) / self.deviation
 
     def backward(self, z: Array) -> Array:
-        bent = self.center + self.deviation * z
+        # A model that is unsure would else predict any number at all.
+        bent = np.minimum(self.center + self.deviation * z, self.highest + BEYOND)
         with np.errstate(over="ignore"):  # what overflows is cut
-            raised = np.where(bent <= 1.0, bent, np.exp(np.minimum(bent - 1.0, 700.0)))
-            return np.clip(np.ldexp(self.lowest + self.unit * raised, self.exponent), -LARGEST, LARGEST)
+            return np.clip(np.ldexp(self.lowest + self.unit * _unbent(bent), self.exponent), -LARGEST, LARGEST)
 
     def slope(self, y: Array) -> Array:
         with np.errstate(over="ignore"):  # of values that the transform was not made for
-            raised = (np.ldexp(y, -self.exponent) - self.lowest) / self.unit
-            return np.ldexp(1.0 / np.maximum(raised, 1.0) / self.unit / self.deviation, -self.exponent)
+            raised = np.maximum((_scaled(y, self.exponent) - self.lowest) / self.unit, 1.0)
+            length = np.maximum(np.log(raised) - (LONG - 1.0), 0.0) + 1.0
+            return np.ldexp(1.0 / raised / length / self.unit / self.deviation, -self.exponent)
 
 
-def _bent(z: Array) -> Array:
-    return np.where(z <= 1.0, z, 1.0 + np.log(np.maximum(z, 1.0)))
+def _scaled(y: Array, exponent: int) -> Array:
+    """`y` in units of a power of two that suits the better half; what is worse by hundreds of decades is cut."""
+    with np.errstate(over="ignore"):
+        return np.clip(np.ldexp(y, -exponent), -1e300, 1e300)
+
+
+def _bent(r: Array) -> Array:
+    z = np.where(r <= 1.0, r, 1.0 + np.log(np.maximum(r, 1.0)))
+    return np.where(z <= LONG, z, LONG + np.log1p(np.maximum(z - LONG, 0.0)))
+
+
+def _unbent(z: Array) -> Array:
+    z = np.where(z <= LONG, z, LONG + np.expm1(np.clip(z - LONG, 0.0, 7.0)))
+    return np.where(z <= 1.0, z, np.exp(np.clip(z - 1.0, 0.0, 700.0)))
 
 
 @dataclass(frozen=True)
