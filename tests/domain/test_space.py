@@ -22,6 +22,7 @@ from asktell_server.domain.space import (
     SearchSpace,
     frozen_point,
     shown,
+    shown_list,
 )
 
 from ..strategies import (
@@ -242,6 +243,28 @@ def test_cycles(length: int) -> None:
     found = SearchSpace((*ring, hanging)).violations()
 
     assert [v.field for v in found] == [f"parameters[{i}].condition.parent" for i in range(length)]
+
+
+@given(spaces())
+def test_parents_come_first(space: SearchSpace) -> None:
+    """In rounds: of what is left, in its order, each whose parent is placed."""
+    left, placed = list(space.parameters), list[str]()
+    while left:
+        later = []
+        for parameter in left:
+            if parameter.condition is None or parameter.condition.parent in placed:
+                placed.append(parameter.name)
+            else:
+                later.append(parameter)
+        left = later
+
+    assert [parameter.name for parameter in space.parents_first] == placed
+
+
+@pytest.mark.parametrize("choices", [(), (0,), tuple(range(25)), tuple(range(9_999)), ("a" * 200, "'"), (1.5, True)])
+def test_a_list_is_shown_as_if_all_of_it_had_been_looked_at(choices: tuple[ParameterValue, ...]) -> None:
+    """Though only its beginning is."""
+    assert shown_list(choices) == shown(list(choices))
 
 
 def test_a_long_chain_is_no_cycle() -> None:

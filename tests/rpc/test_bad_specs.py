@@ -16,7 +16,7 @@ from .refusals import Refusal, Stub, nothing_changes, refused
 
 PROJECT = "projects/bad-specs"
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-HUGE = "x" * 10_000_000
+HUGE = "x" * 1_000_000  # about as much as a spec may have in all
 
 Float = search_space_pb2.FloatParameter
 Int = search_space_pb2.IntParameter
@@ -176,7 +176,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
     "name with a digit first": (_with(name="1a", float=Float(min=0, max=1)), {"parameters[1].name"}),
     "name with NUL": (_with(name="a\0", float=Float(min=0, max=1)), {"parameters[1].name"}),
     "name of 129": (_with(name="a" * 129, float=Float(min=0, max=1)), {"parameters[1].name"}),
-    "name of 10 MB": (_with(name=HUGE, float=Float(min=0, max=1)), {"parameters[1].name"}),
+    "name of 1 MB": (_with(name=HUGE, float=Float(min=0, max=1)), {"parameters[1].name"}),
     "name not ASCII": (_with(name="größe", float=Float(min=0, max=1)), {"parameters[1].name"}),
     "duplicate name": (_with(name="x0", float=Float(min=0, max=1)), {"parameters[1].name"}),
     "no type": (_with(), {"parameters[1].type"}),
@@ -283,7 +283,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
         _with(categorical=Categorical(choices=_values(*[1, True, math.nan, None, "", 0, None]))),
         {f"parameters[1].categorical.choices[{i}]" for i in (1, 2, 3, 6)},
     ),
-    "categorical of 10 MB": (
+    "categorical of 1 MB": (
         _with(categorical=Categorical(choices=_values("a", HUGE))),
         {"parameters[1].categorical.choices[1]"},
     ),
@@ -308,7 +308,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
         _with(float=Float(min=0, max=1), condition=Condition(parent="nobody", values=_values(1))),
         {"parameters[1].condition.parent"},
     ),
-    "parent of 10 MB": (
+    "parent of 1 MB": (
         _with(float=Float(min=0, max=1), condition=Condition(parent=HUGE, values=_values(1))),
         {"parameters[1].condition.parent"},
     ),
@@ -337,7 +337,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
     "17 objectives": (_objectives(*(_objective(f"m{i}") for i in range(17))), {"objectives"}),
     "duplicate objective": (_objectives(_objective(), _objective()), {"objectives[1].metric"}),
     "objective without metric": (_objectives(_objective("")), {"objectives[0].metric"}),
-    "objective of 10 MB": (_objectives(_objective(HUGE)), {"objectives[0].metric"}),
+    "objective of 1 MB": (_objectives(_objective(HUGE)), {"objectives[0].metric"}),
     "objective without direction": (_objectives(_objective(direction=0)), {"objectives[0].direction"}),
     "objective of unknown direction": (_objectives(_objective(direction=7)), {"objectives[0].direction"}),
     "objective with nothing": (
@@ -350,7 +350,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
     "constraint NaN": (_constraints(Constraint(metric="size", min=math.nan)), {"outcome_constraints[0].min"}),
     "constraint inf": (_constraints(Constraint(metric="size", max=math.inf)), {"outcome_constraints[0].max"}),
     "constraint without metric": (_constraints(Constraint(max=1)), {"outcome_constraints[0].metric"}),
-    "constraint of 10 MB": (_constraints(Constraint(metric=HUGE, max=1)), {"outcome_constraints[0].metric"}),
+    "constraint of 1 MB": (_constraints(Constraint(metric=HUGE, max=1)), {"outcome_constraints[0].metric"}),
     "constraint on the objective": (_constraints(Constraint(metric="loss", max=1)), {"outcome_constraints[0].metric"}),
     "constraint twice": (
         _constraints(Constraint(metric="size", max=1), Constraint(metric="size", min=0)),
@@ -389,7 +389,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
     "gp initial points": (_gp(initial_points=-1), {"algorithm.gp.initial_points"}),
     "gp initial points 10001": (_gp(initial_points=10_001), {"algorithm.gp.initial_points"}),
     "gp cost of an odd name": (_gp(cost_metric="a b"), {"algorithm.gp.cost_metric"}),
-    "gp cost of 10 MB": (_gp(cost_metric=HUGE), {"algorithm.gp.cost_metric"}),
+    "gp cost of 1 MB": (_gp(cost_metric=HUGE), {"algorithm.gp.cost_metric"}),
     "gp cost is the objective": (_gp(cost_metric="loss"), {"algorithm.gp.cost_metric"}),
     "gp cost is constrained": (
         _each(_gp(cost_metric="size"), _constraints(Constraint(metric="size", max=1))),
@@ -400,7 +400,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
         {"algorithm.gp.cost_metric"},
     ),
     "gp prior on nobody": (_gp(priors=[_normal("nobody")]), {"algorithm.gp.priors[0].parameter"}),
-    "gp prior on 10 MB": (_gp(priors=[_normal(HUGE)]), {"algorithm.gp.priors[0].parameter"}),
+    "gp prior on 1 MB": (_gp(priors=[_normal(HUGE)]), {"algorithm.gp.priors[0].parameter"}),
     "gp prior twice": (_gp(priors=[_normal(), _normal()]), {"algorithm.gp.priors[1].parameter"}),
     "gp prior without belief": (
         _gp(priors=[Gp.OptimumPrior(parameter="x0")]),
@@ -461,7 +461,7 @@ SPECS: dict[str, tuple[Change, set[str]]] = {
         _gp(transfer_sources=[Gp.TransferSource()]),
         {"algorithm.gp.transfer_sources[0].study"},
     ),
-    "gp source of 10 MB": (_sources(f"{PROJECT}/studies/{HUGE}"), {"algorithm.gp.transfer_sources[0].study"}),
+    "gp source of 1 MB": (_sources(f"{PROJECT}/studies/{HUGE}"), {"algorithm.gp.transfer_sources[0].study"}),
     "gp source of another project": (
         _sources("projects/other/studies/kept"),
         {"algorithm.gp.transfer_sources[0].study"},
@@ -613,7 +613,7 @@ def test_many_violations(service: Stub, name: str) -> None:
     """Of many violations the first 20 are named and the rest counted, and the trailers stay below 8 KiB in any script."""
     made = spec(dimensions=1)
     for i in range(500):
-        made.parameters.append(float_parameter(f"{i}{name * 1000}", 1.0, 0.0))
+        made.parameters.append(float_parameter(f"{i}{name * 400}", 1.0, 0.0))
 
     with nothing_changes(service, PROJECT):
         refusal = _create(service, made)

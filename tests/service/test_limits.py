@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -10,6 +10,7 @@ import pytest
 
 from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
+from asktell_server.rpc import convert
 
 from ..rpc.calls import Stub, ask, loss, new_study, point, report, study_of, tell, until
 from ..rpc.refusals import read
@@ -18,6 +19,8 @@ from ..support import ServerProcess, float_parameter, serving, spec, stub
 FLAGS = {
     "parameters-per-study": 3,
     "choices-per-parameter": 4,
+    "entries-per-study": 12,
+    "spec-bytes": 2000,
     "trials-per-study": 5,
     "pending-per-study": 2,
     "measurements-per-trial": 3,
@@ -73,6 +76,90 @@ def test_a_study_that_is_too_large_is_named_field_by_field(service: Stub) -> Non
     assert refusal.named == {"study.spec.parameters", "study.spec.parameters[1].categorical.choices"}
     assert "--max-parameters-per-study" in refusal.message
     assert "--max-choices-per-parameter" in refusal.message
+
+
+def _categorical(name: str, values: Sequence[int | str]) -> search_space_pb2.Parameter:
+    choices = [
+        search_space_pb2.ParameterValue(string_value=v)
+        if isinstance(v, str)
+        else search_space_pb2.ParameterValue(int_value=v)
+        for v in values
+    ]
+    return search_space_pb2.Parameter(name=name, categorical=search_space_pb2.CategoricalParameter(choices=choices))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "flag"),
+    [
+        ([_categorical(f"c{i}", range(4)) for i in range(3)], "--max-entries-per-study"),
+        ([_categorical("c", ["a" * 1000, "b" * 1000])], "--max-spec-bytes"),
+    ],
+    ids=["entries", "bytes"],
+)
+def test_a_spec_that_is_too_large_in_all_is_not_read(
+    service: Stub, parameters: list[search_space_pb2.Parameter], flag: str
+) -> None:
+    """It is named with its flag, and so is what is wrong beside it; nothing is said of what it holds, and nothing is made."""
+    spec_ = study_pb2.StudySpec(parameters=[*parameters], seed=-1)
+    request = pb.CreateStudyRequest(
+        parent="projects/large",
+        study_id="not an id",
+        study=study_pb2.Study(spec=spec_, labels={"": ""}),
+        request_id="x" * 1000,
+    )
+
+    with pytest.raises(grpc.RpcError) as caught:
+        service.CreateStudy(request)
+
+    refusal = read(caught.value)
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.named == {"study.spec", "study_id", "study.labels['']", "request_id"}
+    assert f"{FLAGS[flag.removeprefix('--max-')]}" in refusal.message
+    assert flag in refusal.message
+    assert not service.ListStudies(pb.ListStudiesRequest(parent="projects/large")).studies
+
+
+def test_all_lists_of_a_spec_count() -> None:
+    """Parameters, choices, values, those of conditions, objectives, constraints, beliefs and their weights, sources."""
+    two = [search_space_pb2.ParameterValue(int_value=i) for i in range(2)]
+    weight = study_pb2.GpOptimizer.OptimumPrior.Weighted.Weight(weight=1)
+    prior = study_pb2.GpOptimizer.OptimumPrior(
+        weighted=study_pb2.GpOptimizer.OptimumPrior.Weighted(weights=[weight, weight, weight])
+    )
+    sent = study_pb2.StudySpec(
+        parameters=[
+            _categorical("c", range(4)),
+            search_space_pb2.Parameter(
+                discrete=search_space_pb2.DiscreteParameter(values=[1, 2]),
+                condition=search_space_pb2.Condition(values=two),
+            ),
+        ],
+        objectives=[study_pb2.Objective()],
+        outcome_constraints=[study_pb2.OutcomeConstraint()],
+        algorithm=study_pb2.Algorithm(
+            gp=study_pb2.GpOptimizer(priors=[prior], transfer_sources=[study_pb2.GpOptimizer.TransferSource()])
+        ),
+    )
+
+    assert list(convert.entries(sent)) == [2 + 1 + 1 + 1 + 1, 4, 2 + 2, 3]
+
+
+def test_a_study_that_is_larger_than_a_new_one_may_be_goes_on(tmp_path: Path) -> None:
+    """Limits that were lowered, or did not exist when it was made, leave it as it is."""
+    large = spec()
+    large.parameters.append(_categorical("c", [f"{i:0100d}" for i in range(50)]))
+    server = ServerProcess(tmp_path).start()
+    with stub(server.target) as service:
+        study = new_study(service, "s", large)
+    server.stop()
+
+    flags = ("--max-spec-bytes", "1000", "--max-entries-per-study", "10")
+    with serving(tmp_path, *flags) as again, stub(again.target) as service:
+        found = study_of(service, study)
+        (trial,) = ask(service, study)
+
+    assert len(found.spec.parameters[-1].categorical.choices) == 50
+    assert "c" in trial.parameters
 
 
 def test_studies_of_a_project(service: Stub) -> None:

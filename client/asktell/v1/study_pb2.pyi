@@ -668,7 +668,9 @@ Global___TrialPolicy: _TypeAlias = TrialPolicy  # noqa: Y015
 
 @_typing.final
 class StudySpec(_message.Message):
-    """What a study searches, for what, and how. Immutable once the study is created."""
+    """What a study searches, for what, and how. Immutable once the study is created. A server limits its size in all: unless it is set
+    otherwise, to 1 MiB and to 20,000 entries of all lists together (parameters, choices, values, weights and the like).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -24,6 +24,7 @@ NAME_RE = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,127}")
 MAX_PARAMETERS = 1000
 MAX_CHOICES = 10_000
 MAX_STRING = 1024
+_SHOWN = 80
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 # A value is on the grid of a step if it is this close to it, in steps: what is lost when a client computes min + k * step.
 STEP_TOLERANCE = 1e-6
@@ -31,8 +32,13 @@ STEP_TOLERANCE = 1e-6
 
 def shown(value: object) -> str:
     """`value` for a person to read, cut to a length that fits an error message."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    text = repr(value[:_SHOWN] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def shown_list(values: Sequence[object]) -> str:
+    """`values` as `shown` shows a list, however many there are."""
+    return shown(list(values[: _SHOWN // 2]))  # each takes 3 characters or more
 
 
 class NotInDomain(ValueError):
@@ -179,7 +185,7 @@ class DiscreteParameter:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise NotInDomain(f"must be a number, not {shown(value)}")
         if value not in self._members:
-            raise NotInDomain(f"must be one of {shown(list(self.levels))}, not {shown(value)}")
+            raise NotInDomain(f"must be one of {shown_list(self.levels)}, not {shown(value)}")
         return float(value)
 
     @cached_property
@@ -237,7 +243,7 @@ class CategoricalParameter:
                 # 1, 1.0 and True are equal keys: only a number written the other way is the same choice.
                 if isinstance(choice, bool) == isinstance(value, bool):
                     return choice
-        raise NotInDomain(f"must be one of {shown(list(self.choices))}, not {shown(value)}")
+        raise NotInDomain(f"must be one of {shown_list(self.choices)}, not {shown(value)}")
 
     def violations(self) -> Iterator[Violation]:
         """What is wrong with the choices."""
@@ -286,21 +292,27 @@ class SearchSpace:
         return {parameter.name: parameter for parameter in self.parameters}
 
     @cached_property
+    def broken(self) -> Collection[str]:
+        """Names of the parameters with violations of their own."""
+        return {name for name, parameter in self.by_name.items() if any(True for _ in parameter.violations())}
+
+    @cached_property
     def parents_first(self) -> tuple[Parameter, ...]:
-        """The parameters in an order in which each comes after its parent."""
-        placed: dict[str, Parameter] = {}
-        waiting = list(self.parameters)
-        while waiting:
-            later = []
-            for parameter in waiting:
-                if parameter.condition is None or parameter.condition.parent in placed:
-                    placed[parameter.name] = parameter
-                else:
-                    later.append(parameter)
-            if len(later) == len(waiting):
-                raise ValueError("conditions form a cycle or name an unknown parent")
-            waiting = later
-        return tuple(placed.values())
+        """The parameters in an order in which each comes after its parent: of those whose parents are placed the first ones first,
+        again and again.
+        """
+        place = {parameter.name: i for i, parameter in enumerate(self.parameters)}
+        turn: dict[str, int] = {}  # in which of these rounds each is placed
+        for parameter in self.parameters:
+            line = [parameter]
+            while (condition := line[-1].condition) is not None and condition.parent not in turn:
+                if condition.parent not in place or len(line) > len(place):
+                    raise ValueError("conditions form a cycle or name an unknown parent")
+                line.append(self.by_name[condition.parent])
+            for child in reversed(line):
+                parent = child.condition.parent if child.condition is not None else child.name
+                turn[child.name] = turn.get(parent, 0) + (place[parent] > place[child.name])
+        return tuple(sorted(self.parameters, key=lambda parameter: turn[parameter.name]))
 
     @cached_property
     def cardinality(self) -> int | None:
@@ -361,9 +373,7 @@ class SearchSpace:
                 if parameter.name in values:
                     assert condition is not None
                     violations.append(
-                        Violation(
-                            field, f"is active only when {condition.parent} is in {shown(list(condition.values))}"
-                        )
+                        Violation(field, f"is active only when {condition.parent} is in {shown_list(condition.values)}")
                     )
             elif parameter.name in values:
                 try:
@@ -421,7 +431,7 @@ class SearchSpace:
             return
         if not condition.values:
             yield Violation("condition.values", "must hold at least one value")
-        if any(True for _ in parent.violations()):
+        if condition.parent in self.broken:
             return
         seen: set[ParameterValue] = set()
         for i, value in enumerate(condition.values):
@@ -434,17 +444,22 @@ class SearchSpace:
             seen.add(value)
 
     def _cycle_violations(self) -> list[Violation]:
-        found = []
-        for i, parameter in enumerate(self.parameters):
+        in_cycles: set[str] = set()
+        seen: set[str] = set()
+        for parameter in self.by_name.values():
+            line: dict[str, int] = {}
             step: Parameter | None = parameter
-            visited = 0
-            while step is not None and step.condition is not None and visited <= len(self.parameters):
-                step = self.by_name.get(step.condition.parent)
-                visited += 1
-                if step is parameter:
-                    found.append(Violation(f"parameters[{i}].condition.parent", "conditions form a cycle"))
-                    break
-        return found
+            while step is not None and step.name not in seen:
+                seen.add(step.name)
+                line[step.name] = len(line)
+                step = None if step.condition is None else self.by_name.get(step.condition.parent)
+            if step is not None and step.name in line:
+                in_cycles.update(list(line)[line[step.name] :])
+        return [
+            Violation(f"parameters[{i}].condition.parent", "conditions form a cycle")
+            for i, parameter in enumerate(self.parameters)
+            if parameter.name in in_cycles and self.by_name[parameter.name] is parameter
+        ]
 
 
 def frozen_point(point: Point) -> tuple[tuple[str, ParameterValue], ...]:

@@ -256,7 +256,7 @@ class GpOptimizer:
             parameter = space.by_name.get(prior.parameter)
             if parameter is None:
                 yield Violation(f"priors[{i}].parameter", f"{shown(prior.parameter)} is not a parameter of this study")
-            elif not any(True for _ in parameter.violations()):
+            elif prior.parameter not in space.broken:
                 at = f"priors[{i}].{prior.belief.kind}"
                 yield from (violation.under(at) for violation in prior.belief.violations(parameter))
 

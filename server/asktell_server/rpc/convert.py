@@ -6,7 +6,7 @@ for what could not be read, which the caller must not use when the list is not e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
@@ -90,6 +90,17 @@ def read_spec(
         seed=pb.seed,
     )
     return spec, frozenset(left_open)
+
+
+def entries(pb: study_pb2.StudySpec) -> Iterator[int]:
+    """How many entries the lists of a spec have: first the outer ones together, then one after the other what they hold."""
+    gp = pb.algorithm.gp
+    outer: tuple[Sized, ...] = (pb.parameters, pb.objectives, pb.outcome_constraints, gp.priors, gp.transfer_sources)
+    yield sum(map(len, outer))
+    for parameter in pb.parameters:
+        yield len(parameter.categorical.choices) + len(parameter.discrete.values) + len(parameter.condition.values)
+    for prior in gp.priors:
+        yield len(prior.weighted.weights)
 
 
 def unimplemented(pb: study_pb2.StudySpec, at: str) -> list[Violation]:

@@ -70,7 +70,12 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
             parent = ProjectName("unknown")
         if request.conflict_policy not in study_service_pb2.CreateStudyRequest.ConflictPolicy.values():
             found.append(Violation("conflict_policy", "must be FAIL or USE_EXISTING"))
-        spec, left_open = convert.read_spec(request.study.spec, project, found, "study.spec")
+        sent = request.study.spec
+        too_large = self._studies.size_violations(sent.ByteSize(), convert.entries(sent))
+        if too_large:  # reading it would hold up everybody else
+            found += too_large
+            sent = study_pb2.StudySpec()
+        spec, left_open = convert.read_spec(sent, project, found, "study.spec")
         study = await self._studies.create(
             NewStudy(
                 parent=parent,
@@ -82,7 +87,7 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
                 use_existing=request.conflict_policy == study_service_pb2.CreateStudyRequest.USE_EXISTING,
                 request_id=request.request_id,
                 violations=tuple(found),
-                unimplemented=tuple(convert.unimplemented(request.study.spec, "study.spec")),
+                unimplemented=tuple(convert.unimplemented(sent, "study.spec")),
             )
         )
         return convert.study_to_proto(study)

@@ -8,7 +8,8 @@ With several replicas on one database, the limits on studies are exact only up t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from asktell_server.domain.errors import QuotaExceeded, Violation
@@ -28,6 +29,13 @@ class Limits:
         default=MAX_CHOICES,
         metadata={"what": "Choices or values of one parameter of a new study.", "most": MAX_CHOICES},
     )
+    entries_per_study: int = field(
+        default=20_000,
+        metadata={"what": "Parameters, choices, values, weights and the like of a new study, in all.", "most": None},
+    )
+    spec_bytes: int = field(
+        default=1024 * 1024, metadata={"what": "Bytes of a new study's specification, as it is sent.", "most": None}
+    )
     trials_per_study: int = field(
         default=1_000_000, metadata={"what": "Trials of one study; a retry of a lost one is always made.", "most": None}
     )
@@ -39,6 +47,20 @@ class Limits:
     )
     studies_per_project: int = field(default=100_000, metadata={"what": "Studies of one project.", "most": None})
     studies: int = field(default=1_000_000, metadata={"what": "Studies in all.", "most": None})
+
+    def size_violations(self, size: int, entries: Iterable[int]) -> Iterator[Violation]:
+        """Why a new study's spec of `size` bytes is too large to be looked at; `entries` are the lengths of its lists.
+
+        The paths are empty: it is the spec as a whole. Counting ends as soon as there are too many.
+        """
+        if size > self.spec_bytes:
+            yield Violation("", self._at_most("spec_bytes", "bytes", size))
+            return
+        if any(count > self.entries_per_study for count in itertools.accumulate(entries)):
+            what = "parameters, choices, values, weights and the like in all"
+            yield Violation(
+                "", f"must hold at most {self.entries_per_study} {what} (the server's {flag('entries_per_study')})"
+            )
 
     def spec_violations(self, spec: StudySpec) -> Iterator[Violation]:
         """What of a new study is too large for this server; paths are relative to the spec."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -38,9 +39,10 @@ from asktell_server.service.limits import Limits
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "description")
-_RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int)\.")
+_RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int)(?=\.)")
 _PARAMETER = re.compile(r"study\.spec\.parameters\[(\d+)\]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SPEC = "study.spec"
 _PRIOR = "study.spec.algorithm.gp.priors"
 
 
@@ -90,21 +92,28 @@ def new_study_violations(new: NewStudy, limits: Limits) -> list[Violation]:
                 f"not {shown(new.study_id)}",
             )
         )
-    unread = tuple(_unread(new))
+    unread = set(_unread(new))
     named = {v.field for v in new.violations}
     in_spec = [v.under("study.spec") for v in (*new.spec.violations(), *limits.spec_violations(new.spec))]
-    found += [v for v in in_spec if v.field not in named and not (unread and v.field.startswith(unread))]
+    found += [v for v in in_spec if v.field not in named and not (unread and _lies_below(v.field, unread))]
     found += [v.under("study") for v in text_violations("description", new.description, MAX_TEXT)]
     found += [v.under("study") for v in label_violations(new.labels)]
     found += requests.id_violations(new.request_id)
     return found
 
 
+def _lies_below(path: str, fields: Collection[str]) -> bool:
+    """Whether `path` is one of the fields, or of what they consist of."""
+    return any(prefix in fields for prefix in itertools.accumulate(path.split("."), "{}.{}".format))
+
+
 def _unread(new: NewStudy) -> Iterator[str]:
-    """Prefixes of fields of which no more can be said: the front door put something in the place of what it could not read."""
+    """Fields of which no more can be said: the front door put something in the place of what it could not read."""
     parameters = new.spec.space.parameters
     for violation in new.violations:
         yield from _RANGE.findall(violation.field)
+        if violation.field == _SPEC:
+            yield _SPEC  # too large to be read
         if violation.field.startswith(_PRIOR) and violation.field.endswith(".belief"):
             yield violation.field.removesuffix("belief") + "weighted"
     if isinstance(new.spec.algorithm, GpOptimizer):
@@ -150,6 +159,13 @@ class Studies:
         self._clock = clock
         self._limits = limits
         self._draw_seed = draw_seed
+
+    def size_violations(self, size: int, entries: Iterable[int]) -> list[Violation]:
+        """Why a spec is too large to be read, see `Limits.size_violations`; paths are those of CreateStudyRequest.
+
+        What stands in its place in a `NewStudy` with these violations is not looked at.
+        """
+        return [violation.under(_SPEC) for violation in self._limits.size_violations(size, entries)]
 
     async def create(self, new: NewStudy) -> Study:
         """Creates a study, or returns the one that exists if that is asked for and its spec is equal."""
