@@ -155,7 +155,7 @@ class Suggestion(_message.Message):
         MODEL: Suggestion._Source.ValueType  # 3
         """Chosen by a model of the objective."""
         FALLBACK: Suggestion._Source.ValueType  # 4
-        """The model could not answer (worker lost, deadline near, numerical failure): a quasi-random point instead."""
+        """The model could not answer (worker lost, deadline near, other asks faster again and again, numerical failure): a quasi-random point instead."""
         SAMPLER: Suggestion._Source.ValueType  # 5
         """Drawn by an algorithm that has no model: random, grid, sobol."""
         IMPORTED: Suggestion._Source.ValueType  # 6
@@ -173,7 +173,7 @@ class Suggestion(_message.Message):
     MODEL: Suggestion.Source.ValueType  # 3
     """Chosen by a model of the objective."""
     FALLBACK: Suggestion.Source.ValueType  # 4
-    """The model could not answer (worker lost, deadline near, numerical failure): a quasi-random point instead."""
+    """The model could not answer (worker lost, deadline near, other asks faster again and again, numerical failure): a quasi-random point instead."""
     SAMPLER: Suggestion.Source.ValueType  # 5
     """Drawn by an algorithm that has no model: random, grid, sobol."""
     IMPORTED: Suggestion.Source.ValueType  # 6

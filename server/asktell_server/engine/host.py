@@ -36,6 +36,12 @@ from asktell_server.optimizers.registry import create_optimizer
 
 log = structlog.get_logger()
 
+# What it may mean when there is no time for a model, by the cause that is counted.
+LATE = {
+    "deadline": "the deadline was near",
+    "overtaken": "other asks were faster again and again, and there was no more waiting for the model",
+}
+
 Loader = Callable[[int, int], Awaitable[tuple[Study, list[Trial]] | None]]
 """(study id, revision) -> the study and its trials that changed since; None if the study is gone."""
 
@@ -131,9 +137,10 @@ class EngineHost:
         current = held is not None and hosted.is_current(held, hosted.version, self._config.max_lag)
         return current or not hosted.optimizer.needs_model()
 
-    async def reserve(self, hosted: HostedStudy, count: int, deadline: float) -> Reservation:
+    async def reserve(self, hosted: HostedStudy, count: int, deadline: float, late: str = "deadline") -> Reservation:
         """Suggestions for the next `count` trials, reserved. `deadline` is on the clock of `time.monotonic`.
 
+        `late` is what it means when that has passed, a key of `LATE`: the cause of a fallback.
         Fewer come if the space is exhausted on the way. Raises SearchSpaceExhausted, ServerBusy.
         """
         if count > 1 or hosted.turn.locked():
@@ -142,21 +149,21 @@ class EngineHost:
                 async with self._waiting_until(hosted, deadline):
                     await hosted.turn.acquire()
             except TimeoutError:
-                return await self._reserve(hosted, count, deadline)
+                return await self._reserve(hosted, count, deadline, late)
             try:
-                return await self._reserve(hosted, count, deadline)
+                return await self._reserve(hosted, count, deadline, late)
             finally:
                 hosted.turn.release()
-        return await self._reserve(hosted, count, deadline)
+        return await self._reserve(hosted, count, deadline, late)
 
-    async def _reserve(self, hosted: HostedStudy, count: int, deadline: float) -> Reservation:
+    async def _reserve(self, hosted: HostedStudy, count: int, deadline: float, late: str) -> Reservation:
         since = hosted.version
         reservation: Reservation | None = None
         try:
             for i in range(count):
                 if i:
                     await asyncio.sleep(0)  # a long batch lets other calls in
-                suggestion = await self._next(hosted, since, deadline)
+                suggestion = await self._next(hosted, since, deadline, late)
                 # What this ask has may have become void, or others have taken numbers, while it waited: the rest is theirs.
                 if reservation is not None and not hosted.is_last(reservation):
                     break
@@ -278,7 +285,7 @@ class EngineHost:
         self._look_ahead_soon(hosted)
         return hosted
 
-    async def _next(self, hosted: HostedStudy, since: int, deadline: float) -> Suggestion:
+    async def _next(self, hosted: HostedStudy, since: int, deadline: float, late: str) -> Suggestion:
         joined = False
         while True:
             held = hosted.held
@@ -291,7 +298,7 @@ class EngineHost:
             if not hosted.optimizer.needs_model():
                 return hosted.optimizer.ask(number, pending).suggestion
             if time.monotonic() >= deadline:
-                return self._fallback(hosted, "deadline", "the deadline was near")
+                return self._fallback(hosted, late, LATE[late])
             computation = hosted.computation
             if computation is None or not hosted.is_current(computation, since, self._config.max_lag):
                 computation = self._compute(hosted, urgent=True)
@@ -305,7 +312,7 @@ class EngineHost:
             try:
                 await self._wait(hosted, computation, deadline)
             except TimeoutError:
-                return self._fallback(hosted, "deadline", "the deadline was near")
+                return self._fallback(hosted, late, LATE[late])
             except WorkerLost as error:
                 return self._fallback(hosted, "worker_lost", str(error))
             except OptimizerFailed as error:

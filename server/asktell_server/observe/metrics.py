@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-FALLBACK_CAUSES = ("deadline", "worker_lost", "numerical")
+FALLBACK_CAUSES = ("deadline", "overtaken", "worker_lost", "numerical")
 PHASES = ("queue", "catch_up", "fit", "acquisition", "commit")
 
 
@@ -163,7 +163,9 @@ class Metrics:
         self._look_ahead.labels(outcome).inc()
 
     def fell_back(self, cause: str) -> None:
-        """A model could not answer as well as it should: "deadline", "worker_lost", "numerical", "simpler_model" or "no_free_point"."""
+        """A model could not answer as well as it should: "deadline", "overtaken", "worker_lost", "numerical", "simpler_model" or
+        "no_free_point".
+        """
         self._fallbacks.labels(cause).inc()
 
     def lease_expired(self) -> None:

@@ -149,10 +149,11 @@ class Asking:
                 repeat = await self._storage.read(lambda tx, study_id=image.study.id: _recalled(tx, study_id, asked))  # type: ignore[misc]
                 if repeat is not None:
                     return repeat
-            if attempt >= _ATTEMPTS_WITH_MODEL:
-                deadline = min(deadline, time.monotonic())
+            until, late = deadline, "deadline"
+            if attempt >= _ATTEMPTS_WITH_MODEL and time.monotonic() < deadline:
+                until, late = time.monotonic(), "overtaken"
             basis = _Basis(image.study.id, image.applied_revision)
-            reservation, exhausted = await self._reserve(image, asked.count, deadline)
+            reservation, exhausted = await self._reserve(image, asked.count, until, late)
             committing = time.perf_counter()
             try:
                 answer = await self._commits.run(
@@ -182,7 +183,7 @@ class Asking:
         return await self._host.image(study)
 
     async def _reserve(
-        self, image: HostedStudy, count: int, deadline: float
+        self, image: HostedStudy, count: int, deadline: float, late: str
     ) -> tuple[Reservation | None, SearchSpaceExhausted | None]:
         """Suggestions for what the waiting trials do not cover; none where the transaction will refuse anyway."""
         study = image.study
@@ -193,7 +194,7 @@ class Asking:
         if study.state is not StudyState.ACTIVE or needed <= 0:
             return None, None
         try:
-            return await self._host.reserve(image, needed, deadline), None
+            return await self._host.reserve(image, needed, deadline, late), None
         except SearchSpaceExhausted as error:
             return None, error
 

@@ -1,0 +1,47 @@
+"""Ask against others that are faster: what it does in the end, and what it says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import study_service_pb2 as pb
+
+from ..inprocess import InProcess
+from ..rpc.calls import finished
+from ..support import spec
+
+
+async def test_an_ask_that_loses_again_and_again_says_so(running: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers from the quasi-random design, and neither its trial nor the metric blames a deadline that was far away."""
+    made = spec("skopt")
+    made.algorithm.skopt.initial_points = 1
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="s", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    trials = [finished(i / 3, x0=i / 3, x1=0.5) for i in range(3)]
+    await running.service.CreateTrials(pb.CreateTrialsRequest(parent=study, trials=trials))
+    host, reserve = running.app.host, running.app.host.reserve
+    races = 0
+
+    async def losing(*arguments: Any) -> object:
+        nonlocal races
+        races += 1
+        if races > 6:
+            return await reserve(*arguments)
+        reservation = await reserve(*arguments)
+        imported = pb.CreateTrialsRequest(parent=study, trials=[finished(1.0, x0=0.25, x1=races / 10)])
+        await running.service.CreateTrials(imported)  # takes the number
+        return reservation
+
+    monkeypatch.setattr(host, "reserve", losing)
+    answer = await running.service.Ask(pb.AskRequest(parent=study), timeout=600)
+
+    (trial,) = answer.trials
+    assert trial.suggestion.source == trial_pb2.Suggestion.FALLBACK
+    assert "other asks were faster" in trial.suggestion.detail
+    assert "deadline" not in trial.suggestion.detail
+    count = running.app.registry.get_sample_value
+    assert count("asktell_fallbacks_total", {"cause": "overtaken"}) == 2.0
+    assert count("asktell_fallbacks_total", {"cause": "deadline"}) == 0.0
