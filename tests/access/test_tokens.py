@@ -135,6 +135,7 @@ def test_the_right_id_with_a_wrong_secret_is_as_unknown_as_any(guarded: ServerPr
 def test_the_list_shows_everything_but_secrets(tmp_path: Path) -> None:
     """A new database will do; the table holds digests."""
     database = str(tmp_path / "new.db")
+    assert asktell("migrate", "--db", database).returncode == 0
     token = issue(database, "worker", "a", "b", name="ci", expires_in="90d")
 
     listed = asktell("token", "list", "--json", "--db", database)
@@ -167,3 +168,24 @@ def test_a_wrong_token_is_not_made(tmp_path: Path, arguments: list[str], complai
     assert done.returncode == 2
     assert complaint in done.stderr
     assert not database.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("create", "ci", "--role", "viewer", "--project", "p"), ("list",), ("revoke", "x")],
+    ids=lambda a: a[0],
+)
+def test_a_mistyped_path_makes_no_database(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """It is refused, with what makes one; after that the same command works."""
+    database = tmp_path / "typo.db"
+
+    refused = asktell("token", *arguments, "--db", str(database))
+    left = list(tmp_path.iterdir())
+    migrated = asktell("migrate", "--db", str(database))
+    done = asktell("token", *arguments, "--db", str(database))
+
+    assert refused.returncode == 1
+    assert "`asktell migrate`" in refused.stderr
+    assert left == []
+    assert migrated.returncode == 0
+    assert done.returncode == (1 if arguments[0] == "revoke" else 0), done.stderr

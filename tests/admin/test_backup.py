@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -27,6 +30,11 @@ def trials_in(path: Path) -> int:
     """Trials in a database."""
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM trials").fetchone()[0])
+
+
+def mode(path: Path) -> int:
+    """The permissions of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
@@ -85,8 +93,8 @@ def test_a_restored_database_is_the_one_of_the_backup(tmp_path: Path) -> None:
     assert asktell("doctor", "--db", path).returncode == 0
 
 
-def test_what_a_second_restore_replaces_has_no_log_of_the_first(tmp_path: Path) -> None:
-    """A damaged log is kept beside its database, and not beside the next one that is replaced."""
+def test_no_restore_overwrites_what_an_earlier_one_replaced(tmp_path: Path) -> None:
+    """Each gets a name of its own, which the command says; a damaged log is kept beside its own database."""
     path, copy = filled(tmp_path), tmp_path / "copy.db"
     assert asktell("backup", copy, "--db", path).returncode == 0
     with serving(tmp_path, database=str(path)) as server, stub(server.target) as service:
@@ -97,15 +105,75 @@ def test_what_a_second_restore_replaces_has_no_log_of_the_first(tmp_path: Path) 
     content = bytearray(log.read_bytes())
     content[40] ^= 1  # in the first frame
     log.write_bytes(content)
+    path.chmod(0o640)
 
     first = asktell("restore", copy, "--db", path, "--force")
-    assert Path(f"{kept}-wal").read_bytes() == content
-    second = asktell("restore", copy, "--db", path, "--force")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM requests")
+        connection.commit()
+    second, third = (asktell("restore", copy, "--db", path, "--force") for _ in range(2))
 
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert not Path(f"{kept}-wal").exists()
-    assert asktell("doctor", "--db", kept).returncode == 0
-    assert trials_in(kept) == trials_in(copy)
+    assert (first.returncode, second.returncode, third.returncode) == (0, 0, 0), first.stderr + second.stderr
+    assert f"kept as {kept}\n" in first.stdout
+    assert f"kept as {kept}-2\n" in second.stdout
+    assert f"kept as {kept}-3\n" in third.stdout
+    assert "tokens of the replaced database cannot be read" in first.stderr
+    assert second.stderr == third.stderr == ""
+    assert Path(f"{kept}-wal").read_bytes() == content
+    assert not Path(f"{kept}-2-wal").exists()
+    assert asktell("doctor", "--db", f"{kept}-2").returncode == 0
+    assert trials_in(Path(f"{kept}-2")) == trials_in(Path(f"{kept}-3")) == trials_in(copy)
+    assert mode(path) == 0o640  # that of the one it replaced
+
+
+def test_what_was_revoked_since_the_backup_stays_revoked(tmp_path: Path) -> None:
+    """The restored database has the backup's tokens, but for what is revoked in the replaced one: that is said, and kept."""
+    path, copy = filled(tmp_path), tmp_path / "copy.db"
+
+    def token(*arguments: str) -> str:
+        done = asktell("token", *arguments, "--db", path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    made = [token("create", name, "--role", "viewer", "--project", "p") for name in ("kept", "before", "since")]
+    kept, before, since = (text.split("_")[1] for text in made)
+    token("revoke", before)
+    assert asktell("backup", copy, "--db", path).returncode == 0
+    token("revoke", since)
+    later = token("create", "later", "--role", "viewer", "--project", "p").split("_")[1]
+    token("revoke", later)
+    listed = {line["id"]: line for line in map(json.loads, token("list", "--json").splitlines())}
+
+    done = asktell("restore", copy, "--db", path, "--force")
+
+    assert done.returncode == 0, done.stderr
+    assert "1 tokens of the backup" in done.stderr
+    assert since in done.stderr
+    assert not any(other in done.stderr for other in (kept, before, later))
+    restored = {line["id"]: line for line in map(json.loads, token("list", "--json").splitlines())}
+    assert restored == {token_id: listed[token_id] for token_id in (kept, before, since)}
+    assert restored[since]["state"] == "revoked"
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Database, log, index, lock, backup and what is restored, whatever the umask; an existing file's mode is left alone."""
+    copy, restored, open_ = tmp_path / "copy.db", tmp_path / "restored.db", tmp_path / "open.db"
+    open_.touch(0o644)
+    before = os.umask(0)
+    try:
+        with serving(tmp_path) as server:
+            fill(server)
+            assert asktell("backup", copy, "--db", server.database).returncode == 0
+            made = {path.name: mode(path) for path in tmp_path.glob("studies.db*")}
+        assert asktell("restore", copy, "--db", restored).returncode == 0
+        assert asktell("migrate", "--db", tmp_path / "migrated.db").returncode == 0
+        assert asktell("migrate", "--db", open_).returncode == 0
+    finally:
+        os.umask(before)
+
+    assert made == dict.fromkeys(("studies.db", "studies.db-wal", "studies.db-shm", "studies.db.lock"), 0o600)
+    assert mode(copy) == mode(restored) == mode(tmp_path / "migrated.db") == 0o600
+    assert mode(open_) == 0o644
 
 
 def test_a_backup_of_an_earlier_release_is_restored(tmp_path: Path) -> None:
@@ -205,11 +273,12 @@ def test_a_file_may_be_given_as_a_url(tmp_path: Path) -> None:
     """As `asktell serve` takes it: every command means the same file."""
     url = f"sqlite:///{tmp_path}/studies.db"
 
+    migrated = asktell("migrate", "--db", url)
     made = asktell("token", "create", "ci", "--role", "viewer", "--project", "p", "--db", url)
     listed = asktell("token", "list", "--db", tmp_path / "studies.db")
     copied = asktell("backup", tmp_path / "copy.db", "--db", url)
 
-    assert (made.returncode, copied.returncode) == (0, 0), made.stderr + copied.stderr
+    assert (migrated.returncode, made.returncode, copied.returncode) == (0, 0, 0), made.stderr + copied.stderr
     assert "viewer in p" in listed.stdout
 
 

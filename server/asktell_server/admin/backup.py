@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def backup(target: Path, database: str, force: bool) -> None:
 
 def _copied(source: Path, partial: Path) -> dict[str, int]:
     """Copies the database as it is at one moment into `partial` and reads the copy; returns its rows by table."""
-    partial.unlink(missing_ok=True)
+    files.make_empty(partial)
     with closing(files.connect(source)) as there, closing(sqlite3.connect(partial, isolation_level=None)) as here:
         there.execute("BEGIN")  # from the first row that is read, everything is as it was then
         rows = files.counts(there)
@@ -66,11 +67,16 @@ def _copied(source: Path, partial: Path) -> dict[str, int]:
 @click.command()
 @click.argument("backup", metavar="BACKUP", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @options.database
-@click.option("--force", is_flag=True, help="Replace the database that is there; it is kept as PATH.replaced.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace the database that is there; it is kept as PATH.replaced, or PATH.replaced-2 and so on.",
+)
 def restore(backup: Path, database: str, force: bool) -> None:
     """Put the file BACKUP in the place of a database that no server has open.
 
-    Clients that watch a study find it at an earlier revision and begin again; results told since the backup are gone.
+    Clients that watch a study find it at an earlier revision and begin again; results told since the backup are gone. Tokens that
+    the replaced database has as revoked stay revoked.
     """
     path = files.sqlite_path(database)
     log = files.log_of(backup)
@@ -85,35 +91,97 @@ def restore(backup: Path, database: str, force: bool) -> None:
     if wrong:
         raise click.ClickException(f"{backup} cannot be restored: {wrong}")
     if path.exists() and not force:
-        raise click.ClickException(f"{path} exists; --force replaces it, and keeps it as {path.name}.replaced")
+        raise click.ClickException(f"{path} exists; --force replaces it, and keeps it as {_free_name(path).name}")
     partial = path.with_name(path.name + ".partial")
     try:
         with sqlite.lock_file(str(path)):
+            files.make_empty(partial)
             shutil.copyfile(backup, partial)
+            revoked = _revoke_again(path, partial)
             with closing(files.connect(partial, immutable=True)) as copy:
                 if files.counts(copy) != rows or files.problem_with(copy):
                     raise StorageUnavailable(f"the copy of {backup} is no good")
-            _set_aside(path)
+            kept = _set_aside(path)
+            if kept is not None:
+                partial.chmod(stat.S_IMODE(kept.stat().st_mode))
             files.put_in_place(partial, path)
     except (OSError, sqlite3.Error, StorageUnavailable) as error:
         partial.unlink(missing_ok=True)
         raise click.ClickException(f"nothing was restored: {error}") from error
     click.echo(f"{path}: {files.described(rows)}")
+    if kept is not None:
+        click.echo(f"the replaced database is kept as {kept}")
+    if revoked is None:
+        click.echo(
+            "warning: the tokens of the replaced database cannot be read: those revoked since the backup count again. See "
+            f"`asktell token list --db {path}`, and revoke what must not: `asktell token revoke ID --db {path}`",
+            err=True,
+        )
+    elif revoked:
+        click.echo(
+            f"warning: {len(revoked)} tokens of the backup were revoked in the replaced database and stay revoked: {', '.join(revoked)}",
+            err=True,
+        )
 
 
-def _set_aside(path: Path) -> None:
-    """Keeps the old database under another name too, and takes its log away: it would be taken for the new one's."""
-    log, kept = files.log_of(path), path.with_name(path.name + ".replaced")
-    if path.exists():
+def _revoke_again(path: Path, partial: Path) -> list[str] | None:
+    """Revokes in `partial` what is revoked in the database at `path`; the ids of what changed, or None if that cannot be read."""
+    if not path.exists():
+        return []
+    try:
+        files.require_whole_log(path)
+        with closing(files.connect(path)) as old:
+            if not _has_tokens(old):
+                return []
+            revoked = old.execute(
+                "SELECT revoke_time, id FROM tokens WHERE revoke_time IS NOT NULL ORDER BY id"
+            ).fetchall()
+    except (StorageUnavailable, sqlite3.Error):
+        return None
+    with closing(sqlite3.connect(partial, isolation_level=None)) as new:
+        if not _has_tokens(new):
+            return []
+        new.execute("BEGIN")
+        again = [
+            token_id
+            for time, token_id in revoked
+            if new.execute(
+                "UPDATE tokens SET revoke_time = ? WHERE id = ? AND revoke_time IS NULL", (time, token_id)
+            ).rowcount
+        ]
+        new.execute("COMMIT")
+    return again
+
+
+def _has_tokens(connection: sqlite3.Connection) -> bool:
+    """Whether the schema is new enough to know tokens."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tokens'").fetchone())
+
+
+def _free_name(path: Path) -> Path:
+    """What a replaced database is called: PATH.replaced, or the first of PATH.replaced-2 and so on that nothing is called yet."""
+    names = (path.with_name(f"{path.name}.replaced{end}") for end in ("", *(f"-{n}" for n in range(2, 10_000))))
+    for name in names:
+        if not os.path.lexists(name) and not os.path.lexists(files.log_of(name)):
+            return name
+    raise StorageUnavailable(f"there are too many replaced databases beside {path}; move some away")
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Keeps the old database under another name too, and takes its log away: it would be taken for the new one's.
+
+    Returns the name; None if there was no database.
+    """
+    log, kept = files.log_of(path), _free_name(path)
+    there = path.exists()
+    if there:
         with suppress(StorageUnavailable, sqlite3.Error):  # what is damaged is kept as it is, log and all
             files.require_whole_log(path)
             with closing(sqlite3.connect(path, isolation_level=None)) as old:
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        # A log of what was replaced before would be taken for that of this one.
-        files.log_of(kept).unlink(missing_ok=True)
-        kept.unlink(missing_ok=True)
         os.link(path, kept)
     if log.exists():
         log.replace(files.log_of(kept))
     path.with_name(path.name + "-shm").unlink(missing_ok=True)
     files.sync(path.parent.resolve())
+    return kept if there else None

@@ -91,6 +91,12 @@ def require_whole_log(path: Path) -> None:
         )
 
 
+def make_empty(path: Path) -> None:
+    """Makes an empty file in the place of what is there, for its owner alone."""
+    path.unlink(missing_ok=True)
+    open(path, "xb", opener=sqlite.private).close()
+
+
 def sync(path: Path) -> None:
     """Sees to it that a file's content, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

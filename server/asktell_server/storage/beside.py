@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import StaticPool, create_engine
@@ -28,7 +29,8 @@ T = TypeVar("T")
 def write_beside(url: str, work: Callable[[Transaction], T]) -> T:
     """Runs `work`, which must touch nothing but tokens, in a transaction of its own; it is on the disk when this returns.
 
-    A file that is missing or has an old schema is made or upgraded first, if no server has it open. Raises StorageUnavailable.
+    A file with an old schema is upgraded first, if no server has it open. Raises StorageUnavailable, also for a file that is missing: a
+    mistyped path must not make a database.
     """
     if is_postgresql(url):
         from asktell_server.storage.postgresql.beside import write_postgresql
@@ -37,6 +39,8 @@ def write_beside(url: str, work: Callable[[Transaction], T]) -> T:
     path = sqlite.path_of(url)
     if path == sqlite.MEMORY:
         raise StorageUnavailable("a database in memory is gone with its server; name a file")
+    if not Path(path).exists():
+        raise StorageUnavailable(f"there is no database {path}; `asktell migrate` or `asktell serve` makes one")
     try:
         connection = sqlite.connect_writer(path)
         try:

@@ -3,13 +3,15 @@
 A file is in WAL mode, so that readers and the writer do not wait for each other, and every commit is on the disk when
 it returns (`synchronous=FULL`). Writes of one server go through one connection; a second server on the same file would
 break what the first one has cached, and is refused by an advisory lock on `<path>.lock`. The lock ends with the process,
-however it ends.
+however it ends. New files are for their owner alone: databases, locks, and what SQLite keeps beside them.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -43,6 +45,11 @@ def path_of(url: str) -> str:
     return parsed.database or MEMORY
 
 
+def private(path: str, flags: int) -> int:
+    """An opener for `open`: a file that it makes can be read and written by its owner alone, whatever the umask."""
+    return os.open(path, flags, mode=0o600)
+
+
 def lock_file(path: str) -> IO[bytes]:
     """Takes the exclusive right to serve the database at `path`, held until the result is closed.
 
@@ -51,7 +58,7 @@ def lock_file(path: str) -> IO[bytes]:
     """
     lock_path = Path(f"{Path(path).resolve()}.lock")
     try:
-        file = lock_path.open("ab")
+        file = open(lock_path, "ab", opener=private)  # noqa: SIM115 - held until it is closed
     except OSError as error:
         raise StorageUnavailable(f"cannot write {lock_path}: {error.strerror}; choose another path") from error
     try:
@@ -65,11 +72,17 @@ def lock_file(path: str) -> IO[bytes]:
 
 
 def connect_writer(path: str) -> sqlite3.Connection:
-    """The connection for writing, in autocommit mode. Raises StorageUnavailable if the file is no usable database."""
+    """The connection for writing, in autocommit mode. A file that is missing is made.
+
+    Raises StorageUnavailable if the file is no usable database.
+    """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StorageUnavailable(f"Python's SQLite is {sqlite3.sqlite_version}; 3.35 or newer is needed")
     connection = None
     try:
+        if path != MEMORY:
+            with suppress(OSError):  # it exists, or SQLite says what is wrong; log and index take its mode
+                open(path, "xb", opener=private).close()
         connection = _connect(path)
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if path != MEMORY and mode != "wal":
