@@ -11,11 +11,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
 from asktell_server.admin.__main__ import commands
 from asktell_server.storage.wal import lost_commits
+from asktell_server.testing.postgresql import PostgresServer
 
 from ..rpc.calls import ask_one
 from ..support import serving, stub
@@ -90,6 +92,26 @@ ROWS = [
         "trials 6 and 7 got their results at one revision",
     ),
     ("UPDATE studies SET best_number = 7, best_value = '0.8' WHERE name = 'kept'", "best", "but 1 is better"),
+    ("UPDATE studies SET successes_at_best = 3 WHERE name = 'kept'", "best", "3 trials are said to have succeeded"),
+    ("UPDATE studies SET project = 'not an id'", "names", "'not an id' is no id of a project"),
+    ("UPDATE studies SET name = '' WHERE name = 'kept'", "names", "'' is no id of a study"),
+    ("UPDATE studies SET labels = '[]' WHERE name = 'kept'", "labels", "its labels are [], not names with values"),
+    ("UPDATE studies SET labels = '{\"\":\"x\"}' WHERE name = 'kept'", "labels", "its labels[''] the key must"),
+    ("UPDATE trials SET labels = '[1]' WHERE number = 7", "labels", "trial 7: the labels are [1]"),
+    *(
+        (
+            f"INSERT INTO tokens (id, digest, name, grants, create_time) VALUES ('broken', 'd', 'n', '{grants}', 0)",
+            "tokens",
+            f"token broken {wrong}",
+        )
+        for grants, wrong in (
+            ("[", "cannot be read"),
+            ('[["KING", null]]', "cannot be read: KeyError"),
+            ('[["VIEWER", 5]]', "cannot be read: TypeError"),
+            ("[]", "holds no role"),
+            ('[["VIEWER", "a/b"]]', "holds roles in what is no project: ['a/b']"),
+        )
+    ),
     ("UPDATE trials SET attempt = 2, retry_of = 1 WHERE number = 8", "retries", "trial 8 does not repeat trial 1"),
     ("UPDATE trials SET state = 'LOST' WHERE number = 7", "trial", "trial 7 cannot be read: KeyError"),
     ("UPDATE trials SET parameters = '{' WHERE number = 7", "trial", "trial 7 cannot be read"),
@@ -141,6 +163,63 @@ def test_rows_that_do_not_fit_together_are_found(statement: str, check: str, mes
     assert found, findings
     assert all(finding["mend"] for finding in findings)
     assert status == max({"warning": 1, "error": 2}[finding["level"]] for finding in findings)
+
+
+def examined_postgresql(url: str) -> tuple[int, list[dict[str, str]]]:
+    """As `examined`, without a process."""
+    done = CliRunner().invoke(commands, ["doctor", "--db", url, "--json"])
+    return read(done.exit_code, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def whole_postgresql(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same on PostgreSQL; examined beside its server and after it, nothing was found."""
+    url = postgres.new_database()
+    with serving(tmp_path_factory.mktemp("postgresql"), database=url) as server:
+        fill(server)
+        beside = examined_postgresql(url)
+        assert server.stop() == 0
+    assert beside == examined_postgresql(url) == (0, [])
+    return url
+
+
+# Types and foreign keys are PostgreSQL's own business.
+ON_POSTGRESQL = [row for row in ROWS if row[1] != "foreign keys" and "revision = 'x'" not in row[0]]
+
+
+@pytest.mark.parametrize(
+    ("statement", "check", "message"), ON_POSTGRESQL, ids=[message[:40] for _, _, message in ON_POSTGRESQL]
+)
+def test_rows_on_postgresql_are_examined_too(
+    statement: str, check: str, message: str, whole_postgresql: str, postgres: PostgresServer
+) -> None:
+    """With the same findings."""
+    url = postgres.new_database(like=whole_postgresql)
+    with psycopg.connect(url) as connection:
+        connection.execute("SET session_replication_role = replica")  # no foreign keys
+        connection.execute(statement)
+
+    status, findings = examined_postgresql(url)
+
+    assert [finding for finding in findings if finding["check"] == check and message in finding["message"]], findings
+    assert status == max({"warning": 1, "error": 2}[finding["level"]] for finding in findings)
+
+
+def test_what_is_no_database_on_postgresql_is_found(postgres: PostgresServer) -> None:
+    """An empty one, and one that is not there: status 2, no password in what is said, and nothing is made."""
+    url = postgres.new_database()
+
+    empty, again = examined_postgresql(url), examined_postgresql(url)
+    missing = CliRunner().invoke(commands, ["doctor", "--db", postgres.url("nowhere", password="s3cret")])
+    log = CliRunner().invoke(commands, ["doctor", "--db", url, "--discard-damaged-log"])
+
+    assert empty == again
+    assert (empty[0], empty[1][0]["message"]) == (2, "it is not a database of AskTell")
+    assert missing.exit_code == 2
+    assert '"nowhere" does not exist' in missing.output
+    assert "s3cret" not in missing.output
+    assert log.exit_code == 2
+    assert "--discard-damaged-log is for SQLite" in log.output
 
 
 def test_a_damaged_page_is_found(path: Path) -> None:

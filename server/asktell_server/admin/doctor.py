@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import click
 
 from asktell_server.admin import files, options
-from asktell_server.admin.examine import Finding, examine
+from asktell_server.admin.examine import Finding, examine, examine_postgresql
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite
+from asktell_server.storage.opening import is_postgresql
 
 
 @click.command()
@@ -32,6 +35,10 @@ from asktell_server.storage import sqlite
 )
 def doctor(database: str, as_json: bool, stale_days: float, discard_damaged_log: bool) -> None:
     """Say what is wrong with a database and how to mend it. Exit status: 0 nothing, 1 warnings, 2 errors."""
+    if is_postgresql(database):
+        if discard_damaged_log:
+            raise click.UsageError("--discard-damaged-log is for SQLite files; PostgreSQL takes care of its own log")
+        _report("the database", examine_postgresql(database, datetime.now(UTC), stale_days), as_json=as_json)
     path = files.sqlite_path(database)
     if discard_damaged_log and path.exists():
         try:
@@ -39,18 +46,21 @@ def doctor(database: str, as_json: bool, stale_days: float, discard_damaged_log:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except (StorageUnavailable, sqlite3.Error) as error:
             raise click.ClickException(str(error)) from error
-    findings = examine(path, datetime.now(UTC), stale_days)
+    _report(str(path), examine(path, datetime.now(UTC), stale_days), as_json=as_json)
+
+
+def _report(name: str, findings: Sequence[Finding], *, as_json: bool) -> NoReturn:
     status = max((finding.severity for finding in findings), default=0)
     if as_json:
         click.echo(
             json.dumps(
-                {"database": str(path), "status": status, "findings": [found.to_json() for found in findings]}, indent=2
+                {"database": name, "status": status, "findings": [found.to_json() for found in findings]}, indent=2
             )
         )
     else:
         for finding in findings:
             click.echo(_text(finding))
-        click.echo(f"{path}: {('nothing is wrong', 'warnings', 'errors')[status]}")
+        click.echo(f"{name}: {('nothing is wrong', 'warnings', 'errors')[status]}")
     sys.exit(status)
 
 

@@ -2,6 +2,7 @@
 
 They go from the outside in: the file, its log and its disk; then SQLite's own view; then the schema; then, if it can be read, whether
 what the rows say fits together, study by study. An examination that needs an earlier one to have passed is left out if it has not.
+Of PostgreSQL only schema and rows are looked at.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
+from asktell.names import is_id
 from asktell_server.admin import files
-from asktell_server.domain.errors import AskTellError, Violation
-from asktell_server.domain.study import Study
+from asktell_server.domain.errors import AskTellError, StorageUnavailable, Violation
+from asktell_server.domain.space import shown, shown_list
+from asktell_server.domain.study import Study, label_violations
 from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.service.requests import LIFETIME
 from asktell_server.storage import codec, wal
+from asktell_server.storage.base import Snapshot
 from asktell_server.storage.migrate import known_revisions, newest_revision
 from asktell_server.storage.schema import metadata
 from asktell_server.storage.statements import Statements
@@ -71,15 +76,46 @@ def examine(path: Path, now: datetime, stale_days: float) -> list[Finding]:
     try:
         with closing(files.connect(path)) as connection:
             connection.execute("BEGIN")
-            for step in (_integrity, _schema):
+            for step in (_integrity, _sqlite_schema):
                 found += step(connection)
                 if any(finding.severity == ERROR for finding in found):
                     return found
             if any(finding.check == "schema" for finding in found):
                 return found
-            found += _rows(connection, _Moment(now, timedelta(days=stale_days), served))
+            dialect = sqlite_dialect.dialect(paramstyle="named")
+            tx = SqlTransaction(connection.cursor(), Statements(dialect), sqlite3)
+            rows = _Rows(lambda query: connection.execute(query).fetchall(), tx)
+            found += _rows(rows, _Moment(now, timedelta(days=stale_days), served))
     except sqlite3.Error as error:
         found.append(Finding("integrity", ERROR, f"it cannot be read: {error}", RESTORE))
+    return found
+
+
+def examine_postgresql(url: str, now: datetime, stale_days: float) -> list[Finding]:
+    """What is wrong with the schema and the rows of a PostgreSQL database; of its files it takes care itself."""
+    from asktell_server.storage.postgresql.beside import reading_postgresql
+
+    found: list[Finding] = []
+    try:
+        with reading_postgresql(url) as database:
+            columns: dict[str, set[str]] = {}
+            for table, column in database.all(
+                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+            ):
+                columns.setdefault(table, set()).add(column)
+            versions = (
+                {row[0] for row in database.all("SELECT version_num FROM alembic_version")}
+                if "alembic_version" in columns
+                else set()
+            )
+            found += _schema(versions, lambda table: columns.get(table, set()))
+            if not found:
+                moment = _Moment(now, timedelta(days=stale_days), database.served)
+                found += _rows(_Rows(database.all, database.tx), moment)
+    except StorageUnavailable as error:
+        found.append(
+            Finding("database", ERROR, error.message, "see to PostgreSQL, or give the URL that the server has")
+        )
     return found
 
 
@@ -152,13 +188,17 @@ def _integrity(connection: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("foreign keys", ERROR, f"rows whose study or trial is missing: {listed}", RESTORE)
 
 
-def _schema(connection: sqlite3.Connection) -> Iterator[Finding]:
+def _sqlite_schema(connection: sqlite3.Connection) -> Iterator[Finding]:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     versions = (
         {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
         if "alembic_version" in tables
         else set()
     )
+    yield from _schema(versions, lambda table: {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')})
+
+
+def _schema(versions: set[str], columns_of: Callable[[str], set[str]]) -> Iterator[Finding]:
     if not versions:
         yield Finding("schema", ERROR, "it is not a database of AskTell", "give the path that the server has in --db")
     elif versions - known_revisions():
@@ -174,8 +214,7 @@ def _schema(connection: sqlite3.Connection) -> Iterator[Finding]:
         )
     else:
         for name, table in metadata.tables.items():
-            columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{name}")')}
-            missing = sorted({column.name for column in table.c} - columns)
+            missing = sorted({column.name for column in table.c} - columns_of(name))
             if missing:
                 yield Finding("schema", ERROR, f"table {name} lacks {', '.join(missing)}", RESTORE)
 
@@ -192,10 +231,18 @@ class _Moment:
     served: bool
 
 
-def _rows(connection: sqlite3.Connection, moment: _Moment) -> Iterator[Finding]:
-    dialect = sqlite_dialect.dialect(paramstyle="named")
-    tx = SqlTransaction(connection.cursor(), Statements(dialect), sqlite3)
-    for study_id, project, name in connection.execute("SELECT id, project, name FROM studies").fetchall():
+class _Rows:
+    """The rows of a database of either kind: as they are, and as the storage reads them."""
+
+    def __init__(self, all_: Callable[[str], Sequence[Any]], tx: Snapshot) -> None:
+        """`all_` runs a query without parameters."""
+        self.all = all_
+        self.tx = tx
+
+
+def _rows(rows: _Rows, moment: _Moment) -> Iterator[Finding]:
+    tx = rows.tx
+    for study_id, project, name in rows.all("SELECT id, project, name FROM studies ORDER BY id"):
         where = f"projects/{project}/studies/{name}"
         try:
             study = tx.study_by_id(study_id)
@@ -203,7 +250,7 @@ def _rows(connection: sqlite3.Connection, moment: _Moment) -> Iterator[Finding]:
             yield Finding("study", ERROR, f"{where} cannot be read: {_shown(error)}", RESTORE)
             continue
         assert study is not None
-        yield from _unreadable(connection, study_id, where)
+        yield from _unreadable(rows, study_id, where)
         try:
             trials = tx.trials(study_id, limit=10**9)
         except UNREADABLE:
@@ -220,30 +267,30 @@ def _rows(connection: sqlite3.Connection, moment: _Moment) -> Iterator[Finding]:
                 yield Finding(
                     wrong[0].check, wrong[0].severity, f"{where}: and {len(wrong) - MAX_SHOWN} more", wrong[0].mend
                 )
-        yield from _measurements(connection, study, where)
-    yield from _requests(connection, moment)
+        yield from _measurements(rows, study, where)
+    yield from _requests(rows, moment)
+    yield from _tokens(rows)
 
 
 def _shown(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]
 
 
-def _unreadable(connection: sqlite3.Connection, study_id: int, where: str) -> Iterator[Finding]:
+def _unreadable(rows: _Rows, study_id: int, where: str) -> Iterator[Finding]:
     columns = ", ".join(column.name for column in codec.TRIAL_COLUMNS)
-    rows = connection.execute(f"SELECT {columns} FROM trials WHERE study_id = ?", (study_id,))  # noqa: S608 - our own names
-    for row in rows.fetchall():
+    for row in rows.all(f"SELECT {columns} FROM trials WHERE study_id = {study_id:d}"):  # noqa: S608 - our own names
         try:
             codec.trial_from_row(row)
         except UNREADABLE as error:
             yield Finding("trial", ERROR, f"{where}: trial {row[0]} cannot be read: {_shown(error)}", RESTORE)
 
 
-def _measurements(connection: sqlite3.Connection, study: Study, where: str) -> Iterator[Finding]:
-    rows = connection.execute(
-        "SELECT number, step, revision, measurement FROM measurements WHERE study_id = ? ORDER BY number, step",
-        (study.id,),
+def _measurements(rows: _Rows, study: Study, where: str) -> Iterator[Finding]:
+    columns = "number, step, revision, measurement"
+    found_rows = rows.all(
+        f"SELECT {columns} FROM measurements WHERE study_id = {study.id:d} ORDER BY number, step"  # noqa: S608 - our own names
     )
-    for number, step, revision, text in rows:
+    for number, step, revision, text in found_rows:
         try:
             found = codec.measurement_from_text(text)
         except UNREADABLE as error:
@@ -255,9 +302,9 @@ def _measurements(connection: sqlite3.Connection, study: Study, where: str) -> I
             )
 
 
-def _requests(connection: sqlite3.Connection, moment: _Moment) -> Iterator[Finding]:
+def _requests(rows: _Rows, moment: _Moment) -> Iterator[Finding]:
     oldest = codec.time_to_us(moment.now - 2 * LIFETIME)
-    (count,) = connection.execute("SELECT count(*) FROM requests WHERE time < ?", (oldest,)).fetchone()
+    ((count,),) = rows.all(f"SELECT count(*) FROM requests WHERE time < {oldest:d}")  # noqa: S608 - a number
     if count and moment.served:
         yield Finding(
             *(
@@ -267,13 +314,44 @@ def _requests(connection: sqlite3.Connection, moment: _Moment) -> Iterator[Findi
             ),
             "look for `housekeeping` in the server's log",
         )
-    for scope, request_id, fingerprint, response in connection.execute(
+    for scope, request_id, fingerprint, response in rows.all(
         "SELECT scope, request_id, fingerprint, response FROM requests"
     ):
         try:
             codec.request_from_row((fingerprint, response))
         except UNREADABLE as error:
             yield Finding("requests", ERROR, f"request {request_id!r} of {scope}: {_shown(error)}", RESTORE)
+
+
+def _tokens(rows: _Rows) -> Iterator[Finding]:
+    columns = ", ".join(column.name for column in codec.TOKEN_COLUMNS)
+    for row in rows.all(f"SELECT {columns} FROM tokens ORDER BY id"):  # noqa: S608 - our own names
+        mend = f"`asktell token revoke {row[0]}`, and make another"
+        try:
+            token = codec.token_from_row(row)
+            wrong = [grant.project for grant in token.grants if grant.project is not None and not is_id(grant.project)]
+        except UNREADABLE as error:
+            yield Finding("tokens", ERROR, f"token {row[0]} cannot be read: {_shown(error)}", mend)
+            continue
+        if not token.grants:
+            yield Finding("tokens", ERROR, f"token {row[0]} holds no role", mend)
+        elif wrong:
+            yield Finding(
+                "tokens", ERROR, f"token {row[0]} holds roles in what is no project: {shown_list(wrong)}", mend
+            )
+
+
+def _names(study: Study, trials: Sequence[Trial], _: _Moment) -> Iterator[Finding]:
+    for what, name in (("project", study.project), ("study", study.name)):
+        if not is_id(name):
+            yield Finding("names", ERROR, f"{shown(name)} is no id of a {what}: nobody can ask for it", RESTORE)
+    for of, labels in (("its", study.labels), *((f"trial {trial.number}: the", trial.labels) for trial in trials)):
+        held: object = labels
+        if not isinstance(held, dict):
+            yield Finding("labels", ERROR, f"{of} labels are {shown(held)}, not names with values", RESTORE)
+            continue
+        for violation in label_violations(held):
+            yield Finding("labels", ERROR, f"{of} {violation.field} {violation.description}", RESTORE)
 
 
 def _contents(study: Study, trials: Sequence[Trial], _: _Moment) -> Iterator[Finding]:
@@ -335,6 +413,7 @@ def _best(study: Study, trials: Sequence[Trial], _: _Moment) -> Iterator[Finding
     if len(study.spec.objectives) > 1:
         return
     metric = study.spec.objective.metric
+    finished = {trial.number: trial.finish_revision or 0 for trial in trials if trial.state is TrialState.SUCCEEDED}
     values = {
         trial.number: trial.measurement.metrics[metric]
         for trial in trials
@@ -347,6 +426,12 @@ def _best(study: Study, trials: Sequence[Trial], _: _Moment) -> Iterator[Finding
     if better or study.best_value != kept:
         message = f"the best trial is said to be {study.best_number} ({study.best_value})"
         yield Finding("best", ERROR, message + (f", but {better[0]} is better" if better else ""), RESTORE)
+        return
+    since = finished.get(study.best_number or 0)
+    then = 0 if since is None else sum(revision <= since for revision in finished.values())
+    if study.successes_at_best != then:
+        message = f"{study.successes_at_best} trials are said to have succeeded when the best one came, it was {then}"
+        yield Finding("best", ERROR, message, RESTORE)
 
 
 def _retries(_study: Study, trials: Sequence[Trial], _: _Moment) -> Iterator[Finding]:
@@ -397,6 +482,7 @@ def _leases(study: Study, trials: Sequence[Trial], moment: _Moment) -> Iterator[
 
 
 _CHECKS: Sequence[Callable[[Study, Sequence[Trial], _Moment], Iterator[Finding]]] = (
+    _names,
     _contents,
     _counts,
     _numbers,

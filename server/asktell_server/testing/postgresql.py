@@ -135,12 +135,13 @@ class PostgresServer:
         secret = f":{quote(password, safe='')}" if password else ""
         return f"postgresql://asktell{secret}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
-        """The URL of a new, empty database."""
+    def new_database(self, like: str = "") -> str:
+        """The URL of a new database: empty, or a copy of the one with the URL `like`, which nobody has open."""
         name = f"test{next(self._names)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            # A copy file by file is the quickest for an empty one.
-            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+            template = f"TEMPLATE {like.rpartition('/')[2]}" if like else ""
+            # A copy file by file is the quickest for a small one.
+            connection.execute(f"CREATE DATABASE {name} {template} STRATEGY file_copy")
         return self.url(name)
 
     def dump(self, url: str) -> str:

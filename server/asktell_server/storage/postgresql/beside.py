@@ -1,15 +1,18 @@
-"""Short works on a PostgreSQL database by a command that serves nothing."""
+"""Works on a PostgreSQL database by commands that serve nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import psycopg
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage.base import Transaction
+from asktell_server.storage.base import Snapshot, Transaction
 from asktell_server.storage.postgresql.connecting import Target, one_line
+from asktell_server.storage.postgresql.listening import serving
 from asktell_server.storage.postgresql.storage import compiled, upgraded
 from asktell_server.storage.postgresql.transaction import PlainTransaction
 
@@ -29,5 +32,34 @@ def write_postgresql(url: str, work: Callable[[Transaction], T]) -> T:
             return work(PlainTransaction(connection, compiled()))
     except psycopg.Error as error:
         raise StorageUnavailable(f"cannot change the database {target.location}: {one_line(error)}") from error
+    finally:
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A database as it is at one moment: `all` runs a query without parameters. `served`: a server is at work on it."""
+
+    all: Callable[[str], Sequence[Any]]
+    tx: Snapshot
+    served: bool
+
+
+@contextmanager
+def reading_postgresql(url: str) -> Iterator[Reading]:
+    """Reads only, and changes nothing, its schema included; takes its time. Raises StorageUnavailable."""
+    target = Target(url)
+    connection = target.connect()
+
+    def all_(query: str) -> Sequence[Any]:
+        return connection.execute(query).fetchall()
+
+    try:
+        served = serving(connection)
+        connection.execute("SET idle_in_transaction_session_timeout = 0")
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield Reading(all_, PlainTransaction(connection, compiled()), served)
+    except psycopg.Error as error:
+        raise StorageUnavailable(f"cannot read the database {target.location}: {one_line(error)}") from error
     finally:
         connection.close()
