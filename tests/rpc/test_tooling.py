@@ -44,8 +44,11 @@ CLOSED_LABELS = {
     "outcome": {"hit", "joined", "miss"},
     "cause": {
         "deadline",
+        "overtaken",
         "worker_lost",
         "numerical",
+        "simpler_model",
+        "no_free_point",
         "waiting_asks",
         "waiting_explanations",
         "waiting_writes",
