@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from asktell_server.domain.errors import StudyNotFound
+from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.storage import write_cache
 from asktell_server.storage.base import Transaction
 from asktell_server.storage.sql import SqlStorage
-from asktell_server.testing.samples import a_study
+from asktell_server.testing.samples import a_study, full_trial
 
 from .helpers import Commits
 
@@ -84,3 +86,40 @@ async def test_a_deleted_study_is_not_kept(tmp_path: Path) -> None:
 
     assert gone is None
     assert again.id != made.id
+
+
+async def test_a_kept_trial_is_as_the_database_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the writer remembers of running trials equals what a reader finds, after each kind of change and beyond the capacity."""
+    monkeypatch.setattr(write_cache, "RUNNING_KEPT", 3)
+    storage = await _opened(tmp_path)
+    study = await storage.write(lambda tx: tx.insert_study(a_study()))
+    made = [replace(full_trial(n), state=TrialState.RUNNING, measurement=None) for n in range(1, 7)]
+    await storage.write(lambda tx: tx.insert_trials(study.id, made))
+
+    async def both() -> tuple[list[Trial | None], list[Trial | None]]:
+        numbers = range(1, 8)
+        kept = await storage.write(lambda tx: [tx.trial(study.id, n, full=False) for n in numbers])
+        stored = await storage.read(lambda tx: [tx.trial(study.id, n, full=False) for n in numbers])
+        return kept, stored
+
+    seen = [await both()]
+    changed = [replace(made[4], notes="renewed", revision=9), replace(made[5], state=TrialState.FAILED, revision=9)]
+    for trial in changed:
+        await storage.write(lambda tx, t=trial: tx.update_trial(study.id, t))  # type: ignore[misc]
+    seen.append(await both())
+
+    def fail(tx: Transaction) -> None:
+        tx.update_trial(study.id, replace(made[4], notes="never", revision=10))
+        raise StudyNotFound("on purpose")
+
+    with pytest.raises(StudyNotFound):
+        await storage.write(fail)
+    seen.append(await both())
+    await storage.write(lambda tx: tx.delete_study(study.id))
+    seen.append(await both())
+    await storage.stop()
+
+    assert all(kept == stored for kept, stored in seen)
+    assert [sum(trial is not None for trial in kept) for kept, _ in seen] == [6, 6, 6, 0]
+    assert seen[2][0][4] is not None
+    assert seen[2][0][4].notes == "renewed"

@@ -377,6 +377,8 @@ class EngineHost:
         return computation
 
     def _look_ahead_soon(self, hosted: HostedStudy) -> None:
+        if not hosted.optimizer.needs_model():
+            return
         # Handing the history to a compute process takes the interpreter's lock for a while.
         if self._config.look_ahead_delay_s:
             asyncio.get_running_loop().call_later(self._config.look_ahead_delay_s, self._look_ahead, hosted)

@@ -118,6 +118,7 @@ class GroupCommitWriter(BatchWriter):
                     break
                 self._attempt(job)
                 self._begun.append(job)
+            self._transaction.flush()
         except Exception:
             # The thread runs them again, waits for locks, and finds out what is wrong.
             self._roll_back()
@@ -154,7 +155,7 @@ class GroupCommitWriter(BatchWriter):
                 self._begin()
                 for job in batch:
                     self._attempt(job)
-            self._transaction.flush()
+                self._transaction.flush()
             self._connection.execute("COMMIT")
         except (sqlite3.Error, StorageUnavailable) as error:
             self._in_doubt = self._in_doubt or not _is_harmless(error)

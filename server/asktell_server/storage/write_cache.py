@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 
 from asktell_server.domain.study import Study, StudyState
-from asktell_server.domain.trial import TrialState
+from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import Cursor, SqlTransaction
 
 CAPACITY = 1000
+RUNNING_KEPT = 10_000
+"""Running trials that are kept: most of them are told soon."""
+IMMUTABLE = ("suggestion", "create_time", "attempt", "retry_of", "intermediate")
+"""What `update_trial` does not write."""
 
 
 class KeepingTransaction(SqlTransaction):
@@ -81,15 +86,23 @@ class CachingTransaction(KeepingTransaction):
     def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
         super().__init__(connection.cursor(), statements, sqlite3)
         self._connection = connection
+        self._running: OrderedDict[tuple[int, int], Trial] = OrderedDict()
 
     @property
     def changes(self) -> int:
         """Grows with every change, written or kept."""
         return self._connection.total_changes + self._kept_changes
 
+    def forget(self) -> None:
+        """Forgets everything: it may never have been."""
+        super().forget()
+        self._running.clear()
+
     def flush(self) -> None:
-        """Writes what was kept, and keeps no more studies than CAPACITY."""
+        """Writes what was kept, and keeps no more studies and trials than it should."""
         super().flush()
+        while len(self._running) > RUNNING_KEPT:
+            self._running.popitem(last=False)
         while len(self._studies) > CAPACITY:
             _, study = self._studies.popitem(last=False)
             del self._ids[study.project, study.name]
@@ -119,3 +132,29 @@ class CachingTransaction(KeepingTransaction):
         if self.study_by_id(study.id) is None:
             raise LookupError(f"there is no study with id {study.id}")
         self._keep_change(study)
+
+    def delete_study(self, study_id: int) -> None:
+        """Removes a study with all that belongs to it."""
+        super().delete_study(study_id)
+        for key in [key for key in self._running if key[0] == study_id]:
+            del self._running[key]
+
+    def trial(self, study_id: int, number: int, *, full: bool = True) -> Trial | None:
+        """The trial, with its intermediate measurements by step if `full`, or None."""
+        known = None if full else self._running.get((study_id, number))
+        return known or super().trial(study_id, number, full=full)
+
+    def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        """Adds trials with their intermediate measurements."""
+        super().insert_trials(study_id, trials)
+        for trial in trials:
+            if trial.state is TrialState.RUNNING:
+                self._running[study_id, trial.number] = replace(trial, intermediate=())
+
+    def update_trial(self, study_id: int, trial: Trial) -> None:
+        """Writes what can change. Raises LookupError if there is no such trial."""
+        super().update_trial(study_id, trial)
+        known = self._running.pop((study_id, trial.number), None)
+        if known is not None and trial.state is TrialState.RUNNING:
+            unchanged = {name: getattr(known, name) for name in IMMUTABLE}
+            self._running[study_id, trial.number] = replace(trial, **unchanged)
