@@ -59,7 +59,7 @@ def test_canonical_is_decoded_and_encoded(data: st.DataObject) -> None:
 def _narrow(parameter: object) -> bool:
     """Whether a continuum has so few floats that a unit does not survive them."""
     assert isinstance(parameter, FloatParameter)
-    size = max(abs(parameter.min), abs(parameter.max))
+    size = max(abs(parameter.min), abs(parameter.max), 1e-295)  # below 2e-308 floats are equally far apart
     return parameter.max - parameter.min < 1e-3 * size or (parameter.log and parameter.max < 1.001 * parameter.min)
 
 
