@@ -104,8 +104,12 @@ async def test_a_kept_trial_is_as_the_database_has_it(tmp_path: Path, monkeypatc
 
     seen = [await both()]
     changed = [replace(made[4], notes="renewed", revision=9), replace(made[5], state=TrialState.FAILED, revision=9)]
-    for trial in changed:
-        await storage.write(lambda tx, t=trial: tx.update_trial(study.id, t))  # type: ignore[misc]
+
+    def change(tx: Transaction) -> None:
+        for trial in changed:
+            tx.update_trial(study.id, trial)
+
+    await storage.write(change)
     seen.append(await both())
 
     def fail(tx: Transaction) -> None:

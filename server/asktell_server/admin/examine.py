@@ -278,7 +278,7 @@ def _shown(error: Exception) -> str:
 
 def _unreadable(rows: _Rows, study_id: int, where: str) -> Iterator[Finding]:
     columns = ", ".join(column.name for column in codec.TRIAL_COLUMNS)
-    for row in rows.all(f"SELECT {columns} FROM trials WHERE study_id = {study_id:d}"):  # noqa: S608 - our own names
+    for row in rows.all(f"SELECT {columns} FROM trials WHERE study_id = {study_id:d}"):  # noqa: S608 - our own names and a number
         try:
             codec.trial_from_row(row)
         except UNREADABLE as error:
@@ -288,7 +288,7 @@ def _unreadable(rows: _Rows, study_id: int, where: str) -> Iterator[Finding]:
 def _measurements(rows: _Rows, study: Study, where: str) -> Iterator[Finding]:
     columns = "number, step, revision, measurement"
     found_rows = rows.all(
-        f"SELECT {columns} FROM measurements WHERE study_id = {study.id:d} ORDER BY number, step"  # noqa: S608 - our own names
+        f"SELECT {columns} FROM measurements WHERE study_id = {study.id:d} ORDER BY number, step"  # noqa: S608 - our own names and a number
     )
     for number, step, revision, text in found_rows:
         try:

@@ -86,11 +86,11 @@ class Commits:
         `brief`: it reads and writes a few rows.
         """
         with self._waiting.entered(name.project, name.study):
-            return (await self._storage.submit(work, self._pass_on, brief=brief)).result
+            return await self.run_own(work, brief=brief)
 
-    async def run_own(self, work: Callable[[Transaction], Change[T]]) -> T:
+    async def run_own(self, work: Callable[[Transaction], Change[T]], *, brief: bool = False) -> T:
         """As `run`, for work of the server's own."""
-        return (await self._storage.submit(work, self._pass_on)).result
+        return (await self._storage.submit(work, self._pass_on, brief=brief)).result
 
     def _pass_on(self, change: Change[T]) -> None:
         if change.study is not None:

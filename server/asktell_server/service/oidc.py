@@ -256,9 +256,8 @@ class OidcTokens:
                 leeway=config.leeway_s,
                 options={"require": ["exp", "iss", "aud"]},
             )
-            left_s = (
-                float(claims["exp"]) + config.leeway_s - time.time()
-            )  # it may be a text of digits, or far too large
+            # It may be a text of digits, or far too large.
+            left_s = float(claims["exp"]) + config.leeway_s - time.time()
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:

@@ -398,17 +398,10 @@ class Trials:
         """The waiting retry of an expired trial that got its result after all, withdrawn."""
         after = trial.number  # a retry is made after what it repeats
         while waiting := tx.trials(study.id, states=[TrialState.WAITING], after_number=after, limit=100):
-            for retry in waiting:
-                if retry.retry_of == trial.number:
-                    return [
-                        replace(
-                            retry,
-                            state=TrialState.EXPIRED,
-                            state_reason=f"superseded: trial {trial.number} got its result after all",
-                            revision=revision,
-                            end_time=now,
-                        )
-                    ]
+            retry = next((each for each in waiting if each.retry_of == trial.number), None)
+            if retry is not None:
+                reason = f"superseded: trial {trial.number} got its result after all"
+                return [replace(retry, state=TrialState.EXPIRED, state_reason=reason, revision=revision, end_time=now)]
             after = waiting[-1].number
         return []
 

@@ -14,7 +14,7 @@ batch fail. A work that raises after a write is rare (use cases check first, the
 of its neighbours, buys the plain happy path without savepoints.
 
 Two threads that take turns at each statement would spend more time on handing over the interpreter's lock than on the statements.
-So brief works (an ask, a tell) are run in the event loop, for at most BRIEF_S in a row, and the thread only commits them; all
+So brief works (an ask, a tell) are run in the event loop, for about BRIEF_S in a row, and the thread only commits them; all
 else, whatever might wait included, is left to the thread. One batch is under way at a time.
 
 When the disk itself fails in a commit (an fsync, say), the connection is in doubt: what it believes to be in the file may not be
@@ -39,7 +39,7 @@ from asktell_server.storage.writer import BatchWriter, Job, Work, resolve
 
 _log = logging.getLogger(__name__)
 
-# How long brief works keep the event loop from everything else, at most.
+# After so long no further brief work is begun in the same turn of the event loop.
 BRIEF_S = 0.002
 
 _HARMLESS = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT}
@@ -120,7 +120,8 @@ class GroupCommitWriter(BatchWriter):
                 self._begun.append(job)
             self._transaction.flush()
         except Exception:
-            # The thread runs them again, waits for locks, and finds out what is wrong.
+            # Nothing is lost or hidden: all of it is rolled back, and the thread runs them again from the start. It waits for locks,
+            # and what fails there as well is the work's answer.
             self._roll_back()
             self._begun = []
         return self._begun
@@ -177,15 +178,11 @@ class GroupCommitWriter(BatchWriter):
         if self._in_doubt and self._reconnect is not None:
             self._connection, self._transaction = self._reconnect()
             self._in_doubt = False
-        until = time.monotonic() + sqlite.BUSY_TIMEOUT_S
-        while True:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                    raise
-            time.sleep(0.005)
+        self._connection.execute(f"PRAGMA busy_timeout={round(1000 * sqlite.BUSY_TIMEOUT_S)}")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        finally:
+            self._connection.execute("PRAGMA busy_timeout=0")
 
     def _attempt(self, job: Job) -> None:
         """Runs a work. Raises _Spoilt if it raised after a write."""

@@ -1,4 +1,4 @@
-"""What a writer need not ask the database: the studies that it has read or written and that nobody else can change.
+"""What a writer need not ask the database: studies, and on SQLite running trials, that nobody else can change.
 
 Every work begins with its study and most end by changing it. Where one connection does all the writing (SQLite), what it has
 seen cannot change behind its back; where there are more (PostgreSQL), what it has locked cannot until the commit. So
@@ -19,10 +19,14 @@ from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import Cursor, SqlTransaction
 
 CAPACITY = 1000
-RUNNING_KEPT = 10_000
+RUNNING_KEPT = 2000
 """Running trials that are kept: most of them are told soon."""
-IMMUTABLE = ("suggestion", "create_time", "attempt", "retry_of", "intermediate")
-"""What `update_trial` does not write."""
+_IMMUTABLE = ("suggestion", "create_time", "attempt", "retry_of", "intermediate")
+
+
+def as_updated(known: Trial, trial: Trial) -> Trial:
+    """The trial `known` as it is in the database after `update_trial` with `trial`, without intermediate measurements if it had none."""
+    return replace(trial, **{name: getattr(known, name) for name in _IMMUTABLE})
 
 
 class KeepingTransaction(SqlTransaction):
@@ -156,5 +160,4 @@ class CachingTransaction(KeepingTransaction):
         super().update_trial(study_id, trial)
         known = self._running.pop((study_id, trial.number), None)
         if known is not None and trial.state is TrialState.RUNNING:
-            unchanged = {name: getattr(known, name) for name in IMMUTABLE}
-            self._running[study_id, trial.number] = replace(trial, **unchanged)
+            self._running[study_id, trial.number] = as_updated(known, trial)

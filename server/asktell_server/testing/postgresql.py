@@ -116,6 +116,7 @@ class PostgresServer:
     def kill(self) -> None:
         """Ends it at once, and returns when none of its processes is left: while one is, no other server starts."""
         doomed = self.processes()[:1]
+        # They are not our children, so nobody tells us what becomes of them: we look, again and again.
         if doomed:  # stopped, it starts no more processes
             os.kill(doomed[0], signal.SIGSTOP)
             while state_of(doomed[0]) not in "TZ":

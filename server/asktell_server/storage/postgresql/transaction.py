@@ -28,7 +28,7 @@ from asktell_server.storage.base import StoredRequest
 from asktell_server.storage.postgresql.connecting import Connection, one_line
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
-from asktell_server.storage.write_cache import IMMUTABLE, KeepingTransaction
+from asktell_server.storage.write_cache import KeepingTransaction, as_updated
 
 # Studies of which it is remembered who changed them last, and trials that are remembered as they were written.
 REMEMBERED = 10_000
@@ -316,8 +316,7 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
             raise LookupError(f"there is no trial {trial.number} in the study with id {study_id}")
         self._written += 1
         super().update_trial(study_id, trial)
-        unchanged = {name: getattr(known, name) for name in IMMUTABLE}
-        self._note(study_id, replace(trial, **unchanged))
+        self._note(study_id, as_updated(known, trial))
 
     def _note(self, study_id: int, trial: Trial) -> None:
         if study_id in self._studies:
