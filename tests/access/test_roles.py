@@ -214,7 +214,7 @@ def test_writes_and_refusals_are_recorded(guarded: ServerProcess, service: Any, 
         ("Ask", study, "first", "OK"),
         ("GetStudy", secret, None, "PERMISSION_DENIED"),
     ]
-    assert token.rpartition("_")[2] not in (guarded.folder / "audit.jsonl").read_text() + guarded.log.read_text()
+    assert token.split("_", 2)[2] not in (guarded.folder / "audit.jsonl").read_text() + guarded.log.read_text()
     assert guarded.metric("asktell_denied_total", reason="PERMISSION_DENIED") > 0
 
 
