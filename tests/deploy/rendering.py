@@ -20,6 +20,7 @@ DEPLOY = REPOSITORY / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 TLS = DEPLOY / "kubernetes" / "overlays" / "tls"
 POSTGRESQL = DEPLOY / "kubernetes" / "overlays" / "postgresql"
+POSTGRESQL_TLS = DEPLOY / "kubernetes" / "overlays" / "postgresql-tls"
 
 
 def render_with_kubectl(folder: Path) -> list[Object]:

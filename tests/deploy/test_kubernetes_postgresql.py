@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -11,8 +10,8 @@ import kubernetes_validate
 import pytest
 
 from .pod_security import violations
-from .rendering import BASE, DEPLOY, POSTGRESQL, Object, render_by_hand, render_with_kubectl
-from .test_kubernetes import NEWEST, OLDEST
+from .rendering import BASE, DEPLOY, POSTGRESQL, POSTGRESQL_TLS, TLS, Object, render_by_hand, render_with_kubectl
+from .test_kubernetes import NEWEST, OLDEST, PROBES, needs_kubectl
 
 Objects = dict[tuple[str, str], Object]
 
@@ -56,7 +55,7 @@ def test_it_holds_a_deployment_in_place_of_the_stateful_set(objects: Objects) ->
     assert objects["Deployment", "asktell"]["spec"]["replicas"] >= 2
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@needs_kubectl
 def test_both_ways_of_rendering_agree(objects: Objects) -> None:
     """What the other tests read without kubectl is what kubectl renders."""
     assert objects == by_name(render_with_kubectl(POSTGRESQL))
@@ -122,3 +121,40 @@ def test_the_server_knows_every_variable(container: Object) -> None:
     )
 
     assert {entry["name"] for entry in container["env"]} <= set(re.findall(r"ASKTELL_[A-Z_]+", done.stdout))
+
+
+@needs_kubectl
+def test_tls_is_the_same_on_either_database(objects: Objects, pod: Object) -> None:
+    """With TLS and tokens there are the same objects; Services, probes, settings, and the mounted Secret that the pod's group may read
+    are those of the TLS variant on SQLite, and everything else is as it was.
+    """
+    secured = by_name(render_with_kubectl(POSTGRESQL_TLS))
+    sqlite = by_name(render_with_kubectl(TLS))
+    after = secured["Deployment", "asktell"]["spec"]["template"]["spec"]
+    peer = sqlite["StatefulSet", "asktell"]["spec"]["template"]["spec"]
+    [container], [like], [plain] = after["containers"], peer["containers"], pod["containers"]
+
+    def settings(one: Object) -> dict[str, Object]:
+        return {entry["name"]: entry for entry in one["env"]}
+
+    assert secured.keys() == objects.keys()
+    assert violations(after) == []
+    for service in ("asktell", "asktell-headless"):
+        assert secured["Service", service] == sqlite["Service", service]
+    assert {name: container[name] for name in PROBES} == {name: like[name] for name in PROBES}
+    secret = {"ASKTELL_TLS_CERT", "ASKTELL_TLS_KEY", "ASKTELL_AUTH"}
+    assert {name: settings(container)[name] for name in secret} == {name: settings(like)[name] for name in secret}
+    assert {n: e for n, e in settings(plain).items() if n != "ASKTELL_INSECURE"} == {
+        n: e for n, e in settings(container).items() if n not in secret
+    }
+    assert [v for v in after["volumes"] if v["name"] == "tls"] == [v for v in peer["volumes"] if v["name"] == "tls"]
+    assert after["securityContext"] == {**pod["securityContext"], "fsGroup": after["securityContext"]["runAsGroup"]}
+
+
+@needs_kubectl
+@pytest.mark.parametrize("minor", [OLDEST, NEWEST])
+def test_with_tls_it_is_valid(minor: int) -> None:
+    """Each built-in object of the variant with TLS satisfies the strict schema."""
+    built_in = [one for one in render_with_kubectl(POSTGRESQL_TLS) if one["kind"] != "PodMonitor"]
+
+    assert [kubernetes_validate.validate(one, f"1.{minor}.0", strict=True) for one in built_in] == [f"1.{minor}"] * 4
