@@ -190,6 +190,18 @@ def test_the_posterior_is_that_of_dense_algebra(space: SearchSpace) -> None:
     assert torch.allclose(found, value - 0.5 * off.square().sum(dim=1), **TIGHT)
 
 
+def test_the_mean_where_was_observed(space: SearchSpace) -> None:
+    """Found without the kernel it is the mean that is predicted there, of observations that were added too."""
+    scene = Scene(space)
+    posterior = scene.posterior()
+    longer = posterior.extended(
+        scene.new, torch.zeros(len(scene.new), dtype=torch.float64), posterior.predict(scene.new)[0] + 0.3
+    )
+
+    for one in (posterior, longer):
+        assert torch.allclose(one.mean_observed(), one.predict(one.geometry.inputs)[0], **TIGHT)
+
+
 def test_the_constant_maximises_the_likelihood(space: SearchSpace) -> None:
     """No other constant mean makes the outcomes likelier."""
     scene = Scene(space)

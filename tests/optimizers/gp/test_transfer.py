@@ -214,6 +214,7 @@ def test_outcomes_added_to_a_posterior_with_a_trend() -> None:
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
     # What was observed is predicted, whatever the trend.
     torch.testing.assert_close(extended.predict(ahead)[0], y, rtol=0, atol=0.02)
+    torch.testing.assert_close(extended.mean_observed(), extended.predict(everything)[0], rtol=1e-8, atol=1e-9)
     left_out, variance = extended.leave_one_out()
     assert left_out.shape == variance.shape == extended.y.shape
 

@@ -247,10 +247,13 @@ class Geometry:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def noises(self) -> Tensor:  # (H, n)
+        """The variance of each observation's noise, with what was added to make K positive definite."""
+        return self.factor.square().sum(dim=2) - self.kernel.variance(self.theta)[:, None]
+
     def noise(self) -> Tensor:  # (H,)
         """The variance of an observation's noise, on average."""
-        own = self.factor.square().sum(dim=2) - self.kernel.variance(self.theta)[:, None]
-        return own.mean(dim=1).clamp_min(LEAST_NOISE)
+        return self.noises().mean(dim=1).clamp_min(LEAST_NOISE)
 
     def extended(self, inputs: Inputs, known_variance: Tensor) -> Geometry:  # known_variance (m,)
         """With m further points: L and its inverse get m more rows, in O(n^2 m) instead of O(n^3)."""
@@ -336,6 +339,10 @@ class Posterior:
         k = kernel.covariance(theta, kernel.features(theta, inputs), geometry.features)
         mean = self.constant[:, None] + (k @ self.alpha[:, :, None])[:, :, 0]
         return mean if self.trend is None else mean + self.trend.value(inputs)
+
+    def mean_observed(self) -> Tensor:  # (H, n)
+        """The mean where was observed, without the kernel: of K alpha = y - t - c, with K = k + noise, the noise's share is taken off."""
+        return self.y - self.geometry.noises() * self.alpha
 
     def mean_with_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:  # (H, m), (H, m, p)
         """The mean alone, and its gradient by the numeric units."""

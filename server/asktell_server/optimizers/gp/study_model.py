@@ -331,8 +331,7 @@ class StudyModel:
         if len(self.objectives) > 1:
             rows = incumbents[front(self._values[incumbents])]
             return model.units_at(rows[spread(self._values[rows], 2 * CENTERS)])
-        mean, _ = posterior.predict(posterior.geometry.inputs)
-        order = torch.argsort(mean.mean(dim=0), stable=True)[:CENTERS].numpy()
+        order = torch.argsort(posterior.mean_observed().mean(dim=0), stable=True)[:CENTERS].numpy()
         best: Array = model.active_units()[order]
         return best
 
