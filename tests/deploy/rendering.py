@@ -58,5 +58,10 @@ def render_by_hand(folder: Path) -> list[Object]:
     return objects
 
 
+def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
+    """Objects by kind and name."""
+    return {(one["kind"], one["metadata"]["name"]): one for one in objects}
+
+
 def _documents(text: str) -> list[Object]:
     return list(yaml.safe_load_all(text))

@@ -19,7 +19,7 @@ from asktell_server.app import LIVENESS, READINESS
 from asktell_server.rpc.tls import reaches_beyond_loopback
 
 from .pod_security import violations
-from .rendering import BASE, DEPLOY, REPOSITORY, TLS, Object, render_by_hand, render_with_kubectl
+from .rendering import BASE, DEPLOY, REPOSITORY, TLS, Object, by_name, render_by_hand, render_with_kubectl
 
 OLDEST, NEWEST = 29, 37  # minor releases of Kubernetes; the newest whose schemas the library holds
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
@@ -29,7 +29,7 @@ needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kube
 @pytest.fixture
 def objects() -> dict[tuple[str, str], Object]:
     """The rendered base by kind and name."""
-    return _by_name(render_by_hand(BASE))
+    return by_name(render_by_hand(BASE))
 
 
 @pytest.fixture
@@ -54,10 +54,6 @@ def container(pod: Object) -> Object:
     return only
 
 
-def _by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
-    return {(one["kind"], one["metadata"]["name"]): one for one in objects}
-
-
 def _environment(container: Object) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in container["env"]}
 
@@ -79,7 +75,7 @@ def test_the_base_holds_what_a_server_needs(objects: dict[tuple[str, str], Objec
 @needs_kubectl
 def test_both_ways_of_rendering_agree(objects: dict[tuple[str, str], Object]) -> None:
     """What the other tests read without kubectl is what kubectl renders."""
-    assert objects == _by_name(render_with_kubectl(BASE))
+    assert objects == by_name(render_with_kubectl(BASE))
 
 
 def test_rendering_by_hand_refuses_what_it_does_not_understand(tmp_path: Path) -> None:
@@ -313,7 +309,7 @@ def test_the_tls_overlay_is_the_base_with_tls(objects: dict[tuple[str, str], Obj
     """It has the same objects; its pod is as restricted, serves a mounted certificate to callers with a token, and is probed where
     there is no TLS.
     """
-    rendered = _by_name(render_with_kubectl(TLS))
+    rendered = by_name(render_with_kubectl(TLS))
     secured = rendered["StatefulSet", "asktell"]["spec"]["template"]["spec"]
     [plain], [container] = pod["containers"], secured["containers"]
     environment = _environment(container)
@@ -361,7 +357,7 @@ def test_the_overlay_in_the_readme_renders(tmp_path: Path) -> None:
     shutil.copytree(BASE, tmp_path / "base")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "kustomization.yaml").write_text(overlay)
-    rendered = _by_name(render_with_kubectl(tmp_path / "mine"))
+    rendered = by_name(render_with_kubectl(tmp_path / "mine"))
 
     assert {kind for kind, _ in rendered} == {"Service", "StatefulSet"}
     assert {one["metadata"]["namespace"] for one in rendered.values()} == {yaml.safe_load(overlay)["namespace"]}

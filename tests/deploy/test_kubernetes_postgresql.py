@@ -10,15 +10,20 @@ import kubernetes_validate
 import pytest
 
 from .pod_security import violations
-from .rendering import BASE, DEPLOY, POSTGRESQL, POSTGRESQL_TLS, TLS, Object, render_by_hand, render_with_kubectl
+from .rendering import (
+    BASE,
+    DEPLOY,
+    POSTGRESQL,
+    POSTGRESQL_TLS,
+    TLS,
+    Object,
+    by_name,
+    render_by_hand,
+    render_with_kubectl,
+)
 from .test_kubernetes import NEWEST, OLDEST, PROBES, needs_kubectl
 
 Objects = dict[tuple[str, str], Object]
-
-
-def by_name(objects: list[Object]) -> Objects:
-    """Objects by kind and name."""
-    return {(one["kind"], one["metadata"]["name"]): one for one in objects}
 
 
 @pytest.fixture
