@@ -8,10 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor
+from scipy import special
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from asktell_server.optimizers.encoding import Array
 
 LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 TAIL = -50.0
@@ -20,16 +24,23 @@ JITTERS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 """What is added to the diagonal, in units of its mean unless told otherwise, until the factorisation succeeds."""
 
 
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Those of the libraries that are loaded by now; to look for them takes a millisecond."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def numerics() -> Iterator[None]:
     """Where the engine computes: one thread, whose sums have one order, and no record of operations for derivatives.
 
-    Whatever fails in the arithmetic leaves it as NumericalError.
+    Whatever fails in the arithmetic leaves it as NumericalError; infinities and NaN pass without a warning, and whoever they
+    matter to looks for them.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _thread_pools().limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
             yield
     except NumericalError:
         raise
@@ -44,41 +55,45 @@ class NumericalError(ArithmeticError):
 
 
 def cholesky(
-    matrix: Tensor,  # (..., n, n)
-    unit: Tensor | None = None,  # (...,) of the jitter, if not the mean of the diagonal
-) -> Tensor:  # (..., n, n)
+    matrix: Array,  # (..., n, n)
+    unit: Array | None = None,  # (...,) of the jitter, if not the mean of the diagonal
+) -> Array:  # (..., n, n)
     """Lower Cholesky factor, with the least of JITTERS that works for each matrix. Raises NumericalError."""
-    factor: Tensor
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if not info.any() and bool(torch.isfinite(factor).all()):
+    factor, info = _cholesky(matrix)
+    if not info.any() and np.isfinite(factor).all():
         return factor
-    if not bool(torch.isfinite(matrix).all()):
+    if not np.isfinite(matrix).all():
         raise NumericalError("a covariance matrix holds values that are not finite")
     if unit is None:
-        unit = matrix.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-    identity = unit[..., None, None] * torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+        unit = matrix.diagonal(axis1=-2, axis2=-1).mean(axis=-1)
+    identity = unit[..., None, None] * np.eye(matrix.shape[-1])
     for jitter in JITTERS[1:]:
-        again, info_again = torch.linalg.cholesky_ex(matrix + jitter * identity)
-        factor = torch.where((info != 0)[..., None, None], again, factor)
-        info = torch.where(info != 0, info_again, info)
+        again, info_again = _cholesky(matrix + jitter * identity)
+        factor = np.where((info != 0)[..., None, None], again, factor)
+        info = np.where(info != 0, info_again, info)
         if not info.any():
             return factor
     raise NumericalError(f"a covariance matrix is not positive definite even with {JITTERS[-1]} added to its diagonal")
 
 
-def inverse_of_lower(factor: Tensor) -> Tensor:  # (..., n, n)
+def _cholesky(matrix: Array) -> tuple[Array, Array]:  # -> factors, and 0 for each that succeeded
+    factor, info = torch.linalg.cholesky_ex(torch.from_numpy(matrix))
+    return factor.numpy(), info.numpy()
+
+
+def inverse_of_lower(factor: Array) -> Array:  # (..., n, n)
     """Inverse of a lower triangular matrix."""
-    eye = torch.eye(factor.shape[-1], dtype=factor.dtype).expand_as(factor)
-    inverse: Tensor = torch.linalg.solve_triangular(factor, eye, upper=False)
+    eye = torch.eye(factor.shape[-1], dtype=torch.float64).expand(factor.shape)
+    inverse: Array = torch.linalg.solve_triangular(torch.from_numpy(factor), eye, upper=False).numpy()
     return inverse
 
 
-def log_normal_density(u: Tensor) -> Tensor:
+def log_normal_density(u: Array) -> Array:
     """log of the standard normal density."""
     return -0.5 * u * u - LOG_SQRT_2PI
 
 
-def log_h(u: Tensor) -> tuple[Tensor, Tensor]:
+def log_h(u: Array) -> tuple[Array, Array]:
     """log h(u) and its derivative, h(u) = phi(u) + u Phi(u): expected improvement is s h((best - mean) / s).
 
     Accurate to 1e-12 of value and derivative for |u| up to 1e6 [1]_. For u > -1 by the definition. Below, h = phi(u) b with
@@ -89,39 +104,55 @@ def log_h(u: Tensor) -> tuple[Tensor, Tensor]:
     .. [1] S. Ament, S. Daulton, D. Eriksson, M. Balandat, E. Bakshy. Unexpected improvements to expected improvement for
        Bayesian optimization. NeurIPS 2023. Equations (9) and (14).
     """
-    near = u.clamp_min(-1.0)
-    cumulative = torch.special.ndtr(near)
-    h = torch.addcmul(torch.exp(log_normal_density(near)), near, cumulative)
-    value, slope = h.log(), cumulative / h
-    least = float(u.min()) if u.numel() else 0.0  # most calls need no more than this
+    near = np.maximum(u, -1.0)
+    cumulative = special.ndtr(near)
+    h = np.exp(log_normal_density(near)) + near * cumulative
+    value, slope = np.log(h), cumulative / h
+    least = float(u.min()) if u.size else 0.0  # most calls need no more than this
     if least <= -1.0:
-        middle = u.clamp(TAIL, -1.0)
-        mills = torch.special.erfcx(middle * (-1 / math.sqrt(2))) * math.sqrt(math.pi / 2)
-        bracket = torch.addcmul(torch.ones_like(u), middle, mills)
-        value = torch.where(u > -1.0, value, log_normal_density(middle) + bracket.log())
-        slope = torch.where(u > -1.0, slope, mills / bracket)
+        middle = np.clip(u, TAIL, -1.0)
+        mills = special.erfcx(middle * (-1 / math.sqrt(2))) * math.sqrt(math.pi / 2)
+        bracket = 1.0 + middle * mills
+        value = np.where(u > -1.0, value, log_normal_density(middle) + np.log(bracket))
+        slope = np.where(u > -1.0, slope, mills / bracket)
     if least <= TAIL:
-        tail = u.clamp_max(TAIL)
+        tail = np.minimum(u, TAIL)
         t = 1.0 / (tail * tail)
-        series = torch.ones_like(t)
+        series = np.ones_like(t)
         for coefficient in (13.0, 11.0, 9.0, 7.0, 5.0, 3.0):
             series = 1.0 - coefficient * t * series
-        value = torch.where(u > TAIL, value, log_normal_density(tail) + series.log() - 2.0 * (-tail).log())
-        slope = torch.where(u > TAIL, slope, -tail * (1.0 - t * series) / series)
+        value = np.where(u > TAIL, value, log_normal_density(tail) + np.log(series) - 2.0 * np.log(-tail))
+        slope = np.where(u > TAIL, slope, -tail * (1.0 - t * series) / series)
     return value, slope
 
 
-def log_ndtr(u: Tensor) -> tuple[Tensor, Tensor]:
+def log_ndtr(u: Array) -> tuple[Array, Array]:
     """log Phi(u) and its derivative, phi / Phi."""
-    near, far = u.clamp_min(-1.0), u.clamp_max(-1.0)
-    slope = torch.where(
+    near, far = np.maximum(u, -1.0), np.minimum(u, -1.0)
+    slope = np.where(
         u > -1.0,
-        torch.exp(log_normal_density(near)) / torch.special.ndtr(near),
-        math.sqrt(2.0 / math.pi) / torch.special.erfcx(far * (-1 / math.sqrt(2))),
+        np.exp(log_normal_density(near)) / special.ndtr(near),
+        math.sqrt(2.0 / math.pi) / special.erfcx(far * (-1 / math.sqrt(2))),
     )
-    return torch.special.log_ndtr(u), slope
+    return special.log_ndtr(u), slope
 
 
-def logmeanexp(x: Tensor, dim: int) -> Tensor:
+def logsumexp(x: Array, axis: int | tuple[int, ...]) -> Array:
+    """log of the sum of exp(x), minus infinity where all x are."""
+    top = x.max(axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        found: Array = np.log(np.exp(x - top).sum(axis=axis)) + top.squeeze(axis)
+    return found
+
+
+def logmeanexp(x: Array, axis: int) -> Array:
     """log of the mean of exp(x)."""
-    return torch.logsumexp(x, dim=dim) - math.log(x.shape[dim])
+    return logsumexp(x, axis) - math.log(x.shape[axis])
+
+
+def softmax(x: Array, axis: int) -> Array:
+    """exp(x), divided by its sum."""
+    power = np.exp(x - x.max(axis=axis, keepdims=True))
+    found: Array = power / power.sum(axis=axis, keepdims=True)
+    return found

@@ -24,10 +24,11 @@ from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array, Encoding
 from asktell_server.optimizers.gp.cube import Cube
-from asktell_server.optimizers.gp.kernel import MAX_ADDITIVE, Hyperparameters, Inputs, Kernel, Layout
+from asktell_server.optimizers.gp.fit import Data, Priors
+from asktell_server.optimizers.gp.kernel import MAX_ADDITIVE, A, Hyperparameters, Inputs, Kernel, Layout, library
 from asktell_server.optimizers.gp.metric import FitConfig
-from asktell_server.optimizers.gp.model import Geometry, Posterior, Priors
 from asktell_server.optimizers.gp.optimizer import GpAsk
+from asktell_server.optimizers.gp.posterior import Geometry, Posterior
 from asktell_server.optimizers.gp.search import SearchConfig
 from asktell_server.optimizers.gp.study_model import Effort, StudyModel
 from asktell_server.testing.optimizer_contract import MIXED, NESTED, NUMERIC
@@ -121,20 +122,25 @@ class Scene:
         self.priors = Priors()
         self.table = self.priors.packed(self.kernel)
         means, _, lower, upper = self.table
-        self.packed = (means + 0.6 * torch.from_numpy(self.rng.standard_normal((sets, len(means))))).clamp(lower, upper)
+        self.packed = np.clip(means + 0.6 * self.rng.standard_normal((sets, len(means))), lower, upper)
         # Noise that leaves sixteen digits room for a comparison to ten of them.
-        self.packed[:, self.layout.size + 2] = torch.from_numpy(self.rng.uniform(-4.0, -2.0, sets))
+        self.packed[:, self.layout.size + 2] = self.rng.uniform(-4.0, -2.0, sets)
         self.theta = Hyperparameters.unpacked(self.packed, self.layout)
         self.units, self.inputs = self.random_inputs(n)
         self.new_units, self.new = self.random_inputs(m)
-        self.y = torch.from_numpy(self.rng.standard_normal(n))
+        self.y = self.rng.standard_normal(n)
         known = self.rng.uniform(0.02, 0.1, n)
-        self.known_variance = torch.from_numpy(np.where(np.arange(n) % 3 == 0, 0.0, known))
+        self.known_variance = np.where(np.arange(n) % 3 == 0, 0.0, known)
 
     def random_inputs(self, count: int) -> tuple[Array, Inputs]:
         """Points drawn from the cube."""
         units, active = self.cube.canonical(self.rng.random((count, self.cube.dimensions)))
         return units, Inputs.of(self.layout, units, active)
+
+    @property
+    def data(self) -> Data:
+        """The observations."""
+        return Data(self.inputs, self.y, self.known_variance)
 
     def geometry(self) -> Geometry:
         """The factor for the observed points."""
@@ -144,40 +150,51 @@ class Scene:
         """The posterior given the outcomes."""
         return Posterior(self.geometry(), self.y)
 
-    def dense(self, theta: Hyperparameters, one: Inputs, other: Inputs) -> Tensor:  # (H, m, n)
+    def dense(self, theta: Hyperparameters[A], one: Inputs[A], other: Inputs[A]) -> A:  # (H, m, n)
         """The kernel as the head of kernel.py writes it down, entry by entry."""
+        use = library(theta.scale)
         d, p = self.layout.size, self.layout.p
         found = []
         for s in range(len(theta)):
-            length, (a, b) = theta.lengthscale[s].exp(), theta.warp[s].exp()
+            length, (a, b) = use.exp(theta.lengthscale[s]), use.exp(theta.warp[s])
             parts = []
             for i in range(p):
                 w, v = (1.0 - (1.0 - x[..., i] ** a[i]) ** b[i] for x in (one.x[:, None], other.x[None]))
                 if i in self.layout.conditional:
                     on, too = one.active[:, None, i], other.active[None, :, i]
-                    off = ((w - 0.5).sin() * on - (v - 0.5).sin() * too) ** 2
-                    parts.append((off + ((w - 0.5).cos() * on - (v - 0.5).cos() * too) ** 2) / length[i] ** 2)
+                    off = (use.sin(w - 0.5) * on - use.sin(v - 0.5) * too) ** 2
+                    parts.append((off + (use.cos(w - 0.5) * on - use.cos(v - 0.5) * too) ** 2) / length[i] ** 2)
                 else:
                     parts.append(((w - v) / length[i]) ** 2)
             for i in range(d - p):
-                differs = (one.choice[:, None, i] != other.choice[None, :, i]).to(torch.float64)
+                differs = one.choice[:, None, i] != other.choice[None, :, i]
                 parts.append(differs / length[p + i] ** 2)
-            k = theta.scale[s].exp() * _matern(torch.stack(parts).sum(dim=0))
+            k = use.exp(theta.scale[s]) * _matern(use.stack(parts).sum(0))
             if self.kernel.is_additive:
-                k = k + theta.additive[s].exp() / d * _matern(d * torch.stack(parts)).sum(dim=0)
+                k = k + use.exp(theta.additive[s]) / d * _matern(d * use.stack(parts)).sum(0)
             found.append(k)
-        return torch.stack(found)
+        dense: A = use.stack(found)
+        return dense
 
-    def dense_covariance(self, theta: Hyperparameters) -> Tensor:  # (H, n, n)
+    def dense_covariance(self, theta: Hyperparameters[A], data: Data[A]) -> A:  # (H, n, n)
         """The covariance of the outcomes, entry by entry."""
-        known = self.known_variance
-        noise = torch.where(known > 0, known + 1e-8, theta.noise.exp()[:, None])
-        return self.dense(theta, self.inputs, self.inputs) + torch.diag_embed(noise)
+        use = library(theta.scale)
+        known = data.known_variance
+        noise = use.where(known > 0, known + 1e-8, use.exp(theta.noise)[:, None])
+        covariance: A = self.dense(theta, data.inputs, data.inputs) + noise[:, :, None] * use.eye(len(data))
+        return covariance
 
 
-def _matern(r2: Tensor) -> Tensor:
-    r = (5.0 * r2).clamp_min(1e-300).sqrt()
-    return (1.0 + r + r * r / 3.0) * torch.exp(-r)
+def tensors(theta: Hyperparameters) -> Hyperparameters[Tensor]:
+    """The same hyperparameters for torch."""
+    return Hyperparameters(*(torch.tensor(part) for part in vars(theta).values()))
+
+
+def _matern(r2: A) -> A:
+    use = library(r2)
+    r = use.sqrt(use.clip(5.0 * r2, 1e-300, None))
+    k: A = (1.0 + r + r * r / 3.0) * use.exp(-r)
+    return k
 
 
 def encoded(space: SearchSpace, points: Sequence[Point]) -> tuple[Cube, Array, Inputs]:

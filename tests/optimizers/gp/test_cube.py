@@ -161,5 +161,5 @@ def test_inputs_tell_choices_apart() -> None:
     assert bool(((inputs.x > 0) & (inputs.x < 1)).all())
     assert set(inputs.choice[inputs.choice < 0].tolist()) <= {-1.0}
     on = np.array(active[:, layout.categorical])
-    assert np.array_equal((inputs.choice >= 0).numpy(), on)
+    assert np.array_equal(inputs.choice >= 0, on)
     assert len(inputs.joined(inputs).rows(slice(0, 5))) == 5

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp import metric
+from asktell_server.optimizers.gp.fit import Priors, prior_mean
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
 from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, chosen, fitted_length
-from asktell_server.optimizers.gp.model import Geometry, Posterior, Priors, prior_mean
+from asktell_server.optimizers.gp.posterior import Geometry, Posterior
 from asktell_server.optimizers.gp.transform import IdentityTransform, ObjectiveTransform
 from asktell_server.optimizers.safe_math import NumericalError, numerics
 
@@ -32,11 +33,11 @@ def model(scene: Scene, config: FitConfig = CONFIG, priors: Priors | None = None
 
 def add(made: MetricModel, scene: Scene, rows: slice, errors: float = 0.0) -> None:
     """Tells some of the scene's outcomes."""
-    y = scene.y[rows].numpy()
+    y = scene.y[rows]
     made.add(scene.inputs.rows(rows), scene.units[rows], y, np.full(len(y), errors))
 
 
-def everything(posterior: Posterior) -> list[torch.Tensor]:
+def everything(posterior: Posterior) -> list[Array]:
     """All numbers that a posterior holds."""
     geometry = posterior.geometry
     return [geometry.theta.packed(), geometry.factor, geometry.inverse_factor, posterior.alpha, posterior.constant]
@@ -122,9 +123,9 @@ def test_replay_is_what_was_lived(prepares: str) -> None:
         again, variance_again = other.predict(scene.new)
 
     for a, b in zip(everything(one), everything(other), strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(mean, again)
-    assert torch.equal(variance, variance_again)
+        assert np.array_equal(a, b)
+    assert np.array_equal(mean, again)
+    assert np.array_equal(variance, variance_again)
 
 
 def test_prepared_work_is_the_work_of_the_next_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +161,29 @@ def test_the_kept_observations_are_those_of_the_posterior() -> None:
         posterior, transform = made.posterior()
 
     m = fitted_length(40, EAGER)
-    kept = chosen(scene.units[:m], scene.y[:m].numpy(), 12).tolist() + list(range(m, 40))
+    kept = chosen(scene.units[:m], scene.y[:m], 12).tolist() + list(range(m, 40))
     assert len(posterior.geometry) == len(kept)
     assert np.array_equal(made.active_units(), scene.units[kept])
-    assert torch.equal(posterior.y[0], torch.from_numpy(transform.forward(scene.y.numpy()[kept])))
-    assert np.allclose(
-        transform.forward(scene.y.numpy()), ObjectiveTransform.of(scene.y.numpy()).forward(scene.y.numpy())
-    )
+    assert np.array_equal(posterior.y[0], transform.forward(scene.y[kept]))
+    assert np.allclose(transform.forward(scene.y), ObjectiveTransform.of(scene.y).forward(scene.y))
+
+
+@pytest.mark.parametrize("active_size", [6, 400])
+def test_the_mean_at_observations(active_size: int) -> None:
+    """It is that of the posterior there, pending points included, whether or not the posterior rests on all of them."""
+    scene = Scene(RICH, n=30)
+    made = model(scene, replace(CONFIG, active_size=active_size))
+    rows, pending = np.array([29, 3, 0, 17, 8]), np.array([1])
+
+    with numerics():
+        add(made, scene, slice(0, 30), errors=0.2)
+        posterior, _ = made.posterior()
+        ahead = scene.inputs.rows(np.array([5, 11]))
+        believed = posterior.extended(ahead, np.zeros(2), np.zeros((len(posterior.geometry.theta), 2)))
+        expected = believed.mean(scene.inputs.rows(rows).joined(ahead.rows(pending)))
+
+        assert (len(posterior.geometry) < 30) == (active_size == 6)
+        np.testing.assert_allclose(made.mean_at(believed, rows, pending), expected, rtol=0, atol=1e-8)
 
 
 def test_a_failed_fit_falls_back_on_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +204,7 @@ def test_a_failed_fit_falls_back_on_the_prior(monkeypatch: pytest.MonkeyPatch) -
             add(made, scene, slice(n - 1, n))
             posterior, _ = made.posterior()
             assert bool(made.failure) == (n in (3, 8))
-            assert bool(torch.isfinite(posterior.predict(scene.new)[0]).all())
+            assert np.isfinite(posterior.predict(scene.new)[0]).all()
             replayed = model(scene, config)
             add(replayed, scene, slice(0, n))
             replayed.posterior()
@@ -211,7 +228,7 @@ def test_a_failed_factorisation_falls_back_on_the_prior(monkeypatch: pytest.Monk
         posterior, _ = made.posterior()
 
     assert "positive definite" in made.failure
-    assert bool(torch.isfinite(posterior.alpha).all())
+    assert np.isfinite(posterior.alpha).all()
 
 
 def test_a_tiny_standard_error_pins_the_posterior() -> None:

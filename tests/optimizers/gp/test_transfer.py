@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-import torch
 
 from asktell_server.domain.objectives import Direction, Objective
 from asktell_server.domain.space import (
@@ -28,14 +27,16 @@ from asktell_server.domain.trial import Suggestion, SuggestionSource
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array, Encoding, column_of
 from asktell_server.optimizers.gp.explainable import ExplainablePosterior
+from asktell_server.optimizers.gp.fit import Data, Priors
 from asktell_server.optimizers.gp.foreign import best_points, unit_near
 from asktell_server.optimizers.gp.kernel import Inputs
 from asktell_server.optimizers.gp.metric import FitConfig
-from asktell_server.optimizers.gp.model import Data, Posterior, Priors
 from asktell_server.optimizers.gp.optimizer import GpAsk
+from asktell_server.optimizers.gp.posterior import Posterior
 from asktell_server.optimizers.gp.search import SearchConfig
 from asktell_server.optimizers.gp.study_model import Effort, StudyModel
 from asktell_server.optimizers.gp.transfer import Bridge, WeightedSources, map_of, weights
+from asktell_server.optimizers.safe_math import numerics
 from asktell_server.testing.optimizer_contract import assert_lies_in
 
 from .support import LITTLE, RICH, SQUARE, Scene, encoded, failed, optimizer, study, succeeded
@@ -90,7 +91,7 @@ def test_a_number_keeps_its_meaning(pair: str) -> None:
     mapped = map_of(here, one, there, other)
     rng = np.random.default_rng(1)
     values = [one.value(unit) for unit in (0.0, 1.0, *rng.random(40))]
-    found, _ = mapped(torch.tensor([one.unit(value) for value in values], dtype=torch.float64))
+    found, _ = mapped(np.array([one.unit(value) for value in values]))
     for value, unit in zip(values, found.tolist(), strict=True):
         expected = unit_near(there, other, value)
         assert expected is not None
@@ -104,13 +105,13 @@ def test_slopes_of_maps(pair: str) -> None:
     """The derivative of a map is that of its values."""
     here, there = PAIRS[pair]
     mapped = map_of(here, column_of(here), there, column_of(there))
-    x = torch.tensor(np.random.default_rng(2).uniform(0.01, 0.99, 30))
+    x = np.random.default_rng(2).uniform(0.01, 0.99, 30)
     step = 1e-7
     numeric = (mapped(x + step)[0] - mapped(x - step)[0]) / (2 * step)
     smooth = mapped(x + step)[1] == pytest.approx(mapped(x - step)[1], rel=1e-3)  # no kink in between
-    kept = torch.isclose(mapped(x + step)[1], mapped(x - step)[1], rtol=1e-3)
+    kept = np.isclose(mapped(x + step)[1], mapped(x - step)[1], rtol=1e-3)
     assert smooth or kept.sum() > 20
-    torch.testing.assert_close(mapped(x)[1][kept], numeric[kept], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mapped(x)[1][kept], numeric[kept], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +132,9 @@ def test_points_are_carried_over_exactly() -> None:
     bridge = Bridge(cube, Encoding(shuffled))
     there, slopes = bridge(inputs)
     _, own = bridge.units_of(source_of(study(shuffled), points, lambda _: 0.0), range(len(points)))
-    assert torch.equal(there.active, own.active)
-    assert torch.equal(there.choice, own.choice)
-    torch.testing.assert_close(there.x * there.active, own.x * own.active, rtol=0, atol=1e-15)
+    assert np.array_equal(there.active, own.active)
+    assert np.array_equal(there.choice, own.choice)
+    np.testing.assert_allclose(there.x * there.active, own.x * own.active, rtol=0, atol=1e-15)
     assert slopes.shape == there.x.shape
 
 
@@ -144,8 +145,8 @@ def test_what_is_not_shared_is_left_out() -> None:
     cube, _, inputs = encoded(here, random_points(here, 5))
     mapped, _ = Bridge(cube, Encoding(there))(inputs)
     assert mapped.x.shape == (5, 2)
-    assert torch.equal(mapped.x[:, 0], torch.full((5,), 0.5, dtype=torch.float64))  # 2 is the middle of [1, 3]
-    torch.testing.assert_close(mapped.x[:, 1], inputs.x[:, 0] / 2)
+    assert (mapped.x[:, 0] == 0.5).all()  # 2 is the middle of [1, 3]
+    np.testing.assert_allclose(mapped.x[:, 1], inputs.x[:, 0] / 2, rtol=1e-7, atol=1e-7)
 
 
 def test_an_unknown_choice_counts_as_inactive() -> None:
@@ -163,7 +164,7 @@ def posterior_with_trend() -> tuple[StudyModel, Posterior]:
     model = StudyModel(study(SQUARE), Encoding(SQUARE), LITTLE, [earlier])
     points = random_points(SQUARE, 8, seed=2)
     model.tell([succeeded(i, p, bowl(p)) for i, p in enumerate(points)])
-    with torch.no_grad():
+    with numerics():
         posterior, _ = model.objectives[0].posterior()
     assert isinstance(posterior.trend, WeightedSources)
     return model, posterior
@@ -181,20 +182,20 @@ def test_the_trend_is_differentiable() -> None:
     assert posterior.trend is not None
     _, _, inputs = encoded(SQUARE, random_points(SQUARE, 6, seed=3))
     value, gradient = posterior.trend.value_and_gradient(inputs)
-    torch.testing.assert_close(value, posterior.trend.value(inputs), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(value, posterior.trend.value(inputs), rtol=1e-12, atol=1e-12)
     mean, variance, by_mean, _ = posterior.predict_with_gradient(inputs)
     for own, same in zip((mean, variance), posterior.predict(inputs), strict=True):
-        torch.testing.assert_close(own, same, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(posterior.mean(inputs), mean, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(posterior.mean_with_gradient(inputs)[1], by_mean, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(own, same, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(posterior.mean(inputs), mean, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(posterior.mean_with_gradient(inputs)[1], by_mean, rtol=1e-7, atol=1e-9)
     for i in range(2):
-        step = torch.zeros(2, dtype=torch.float64)
+        step = np.zeros(2)
         step[i] = 1e-6
         up, down = (Inputs(inputs.x + s * step, inputs.active, inputs.choice) for s in (1.0, -1.0))
         slope = (posterior.trend.value(up) - posterior.trend.value(down)) / 2e-6
-        torch.testing.assert_close(gradient[:, i], slope, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(gradient[:, i], slope, rtol=1e-5, atol=1e-6)
         slope = (posterior.predict(up)[0] - posterior.predict(down)[0]) / 2e-6
-        torch.testing.assert_close(by_mean[:, :, i], slope, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(by_mean[:, :, i], slope, rtol=1e-5, atol=1e-6)
     assert model.kernel.layout.p == 2
 
 
@@ -203,18 +204,21 @@ def test_outcomes_added_to_a_posterior_with_a_trend() -> None:
     _, posterior = posterior_with_trend()
     trend, (_, _, ahead), (_, _, at) = posterior.trend, *(encoded(SQUARE, random_points(SQUARE, 3, s)) for s in (4, 5))
     assert trend is not None
-    y = torch.tensor([[0.1, -0.4, 0.7]], dtype=torch.float64).expand(len(posterior.y), -1)
-    none = torch.zeros(3, dtype=torch.float64)
+    y = np.tile([0.1, -0.4, 0.7], (len(posterior.y), 1))
+    none = np.zeros(3)
     extended = posterior.extended(ahead, none, y)
     everything = posterior.geometry.inputs.joined(ahead)
     anew = Posterior(
-        posterior.geometry.extended(ahead, none), torch.cat([posterior.y, y], dim=1), trend, trend.value(everything)
+        posterior.geometry.extended(ahead, none),
+        np.concatenate([posterior.y, y], axis=1),
+        trend,
+        trend.value(everything),
     )
     for one, other in zip(extended.predict(at), anew.predict(at), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)
     # What was observed is predicted, whatever the trend.
-    torch.testing.assert_close(extended.predict(ahead)[0], y, rtol=0, atol=0.02)
-    torch.testing.assert_close(extended.mean_observed(), extended.predict(everything)[0], rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(extended.predict(ahead)[0], y, rtol=0, atol=0.02)
+    np.testing.assert_allclose(extended.mean_observed(), extended.predict(everything)[0], rtol=1e-8, atol=1e-9)
     left_out, variance = extended.leave_one_out()
     assert left_out.shape == variance.shape == extended.y.shape
 
@@ -225,25 +229,25 @@ def test_explanations_know_the_trend() -> None:
     points = random_points(SQUARE, 16, seed=6)
     _, base, inputs = encoded(SQUARE, points)
     changed, _ = model.cube.canonical(np.column_stack([base[:, 0], 1.0 - base[:, 1]]))
-    with torch.no_grad():
+    with numerics():
         explained = ExplainablePosterior(model.cube, model.layout, *model.objectives[0].posterior(), float)
         drawn, _ = explained.sampler(base)(changed, 4000, np.random.default_rng(1))
         mean, variance = posterior.predict(inputs)
-    expected, deviation = mean.mean(dim=0).numpy(), variance.mean(dim=0).sqrt().numpy()
+    expected, deviation = mean.mean(axis=0), np.sqrt(variance.mean(axis=0))
     assert np.abs(drawn.mean(axis=0) - expected).max() < 0.1 * deviation.max() + 0.02
 
 
 def targets(scene: Scene, f: Function) -> Data:
     """Standardised outcomes of f at the scene's points."""
     values = np.array([f(row) for row in scene.units])
-    y = torch.tensor((values - values.mean()) / values.std())
-    return Data(scene.inputs, y, torch.zeros(len(y), dtype=torch.float64))
+    y = (values - values.mean()) / values.std()
+    return Data(scene.inputs, y, np.zeros(len(y)))
 
 
 def learned(scene: Scene, y: Function, *sources: Function) -> Array:
     """The weights of sources that know these functions."""
-    basis = torch.stack([targets(scene, f).y for f in sources], dim=1)
-    return weights(scene.kernel, Priors(), targets(scene, y), basis).numpy()
+    basis = np.stack([targets(scene, f).y for f in sources], axis=1)
+    return weights(scene.kernel, Priors(), targets(scene, y), basis)
 
 
 def wavy(x: Array) -> float:
@@ -282,10 +286,10 @@ def test_weights_of_several_sources() -> None:
 def test_no_weights_without_variation() -> None:
     """A source that says the same everywhere adds nothing, and results that are all the same break nothing."""
     scene = Scene(SQUARE, n=8)
-    flat = torch.zeros(8, dtype=torch.float64)
+    flat = np.zeros(8)
     data = targets(scene, wavy)
-    assert torch.isfinite(weights(scene.kernel, Priors(), data, flat[:, None])).all()
-    assert torch.isfinite(weights(scene.kernel, Priors(), Data(data.inputs, flat, flat), data.y[:, None])).all()
+    assert np.isfinite(weights(scene.kernel, Priors(), data, flat[:, None])).all()
+    assert np.isfinite(weights(scene.kernel, Priors(), Data(data.inputs, flat, flat), data.y[:, None])).all()
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -299,13 +303,13 @@ def test_only_the_shape_counts(direction: Direction) -> None:
     values = np.array([bowl(p) for p in points])
     model = StudyModel(study(SQUARE), cube.encoding, BRISK, [earlier])
     model.tell([succeeded(i, p, v) for i, (p, v) in enumerate(zip(points, values, strict=True))])
-    with torch.no_grad():
+    with numerics():
         posterior, transform = model.objectives[0].posterior()
         assert isinstance(posterior.trend, WeightedSources)
         (part,) = posterior.trend.parts
         assert part.weight == pytest.approx(1.0, abs=0.1)
-        torch.testing.assert_close(
-            posterior.trend.value(inputs) / part.weight, torch.tensor(transform.forward(values)), rtol=0, atol=0.1
+        np.testing.assert_allclose(
+            posterior.trend.value(inputs) / part.weight, transform.forward(values), rtol=0, atol=0.1
         )
 
 
@@ -520,7 +524,7 @@ def test_several_objectives_learn_of_the_first() -> None:
     made.tell([succeeded(i, p, bowl(p), size=float(p["x"])) for i, p in enumerate(points)])
     assert made.ask(7, []).suggestion.source is SuggestionSource.MODEL
     assert made._model is not None
-    with torch.no_grad():
+    with numerics():
         first, second = (model.posterior()[0] for model in made._model.objectives)
     assert first.trend is not None
     assert second.trend is None

@@ -155,6 +155,25 @@ def test_a_sentinel_takes_little_of_the_scale(sentinel: float) -> None:
     assert np.ptp(z[:15]) > np.ptp(z) / 16
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-17])
+def test_what_a_front_reaches_keeps_its_shape(noise: float) -> None:
+    """Although most values, on the front as well, are at the lowest one give or take rounding; without a front only those count."""
+    y = np.concatenate([noise * np.arange(12.0), np.linspace(0.2, 1.0, 9)])
+    front = y[6:18]
+
+    z = ObjectiveTransform.of(y, front).forward(y)
+
+    reached = front.max() >= y
+    shape = np.polyfit(y[reached], z[reached], 1)
+    # The middle of what the front reaches bounds the part that is straight.
+    straight = y <= np.median(front[front > 0.1])
+    assert z[straight] == pytest.approx(z[0] + (z[12] - z[0]) / 0.2 * y[straight], abs=1e-9)
+    assert shape[0] > 0
+    assert np.ptp(z[straight]) > np.ptp(z) / 3
+    alone = ObjectiveTransform.of(y).forward(y)
+    assert noise == 0.0 or np.ptp(alone[12:]) < np.ptp(alone) / 10
+
+
 def test_a_prediction_is_hardly_worse_than_all_that_was_seen() -> None:
     """However unsure the model is: at most e times as far from the best as the worst one."""
     y = np.random.default_rng(10).uniform(1.0, 3.0, 20)

@@ -1,8 +1,9 @@
-"""The project's own Gaussian-process engine, on torch in float64.
+"""The project's own Gaussian-process engine in float64: fits compute with torch, predictions and the search with numpy.
 
     cube.py          the search space as arrays: which coordinates move freely, which take levels, which are active
     kernel.py        covariance functions over those arrays, with derivatives
-    model.py         hyperparameters, their priors and their fit; the posterior
+    fit.py           hyperparameters: their priors, and their fit
+    posterior.py     what follows for points that were not tried
     acquisition.py   how much a point promises: values and gradients
     hypervolume.py   the same of several objectives: by how much a point enlarges what the Pareto front dominates
     search.py        the point that promises most

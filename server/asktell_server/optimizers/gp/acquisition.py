@@ -13,23 +13,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.kernel import Inputs
-from asktell_server.optimizers.gp.model import Posterior
-from asktell_server.optimizers.safe_math import log_h, log_ndtr, logmeanexp
+from asktell_server.optimizers.gp.posterior import Posterior
+from asktell_server.optimizers.safe_math import log_h, log_ndtr, logmeanexp, softmax
 
 
 class Term(ABC):
     """One addend of the acquisition function."""
 
     @abstractmethod
-    def value(self, inputs: Inputs) -> Tensor:  # (m,)
+    def value(self, inputs: Inputs) -> Array:  # (m,)
         """The term at m points."""
 
     @abstractmethod
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:  # (m,), (m, p)
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:  # (m,), (m, p)
         """The term, and its gradient by the numeric units."""
 
 
@@ -40,26 +40,26 @@ class LogExpectedImprovement(Term):
     mistake luck for merit.
     """
 
-    def __init__(self, posterior: Posterior, best: Tensor) -> None:  # best (H,)
+    def __init__(self, posterior: Posterior, best: Array) -> None:  # best (H,)
         self._posterior = posterior
         self._best = best
 
-    def value(self, inputs: Inputs) -> Tensor:
+    def value(self, inputs: Inputs) -> Array:
         mean, variance = self._posterior.predict(inputs)
-        deviation = variance.sqrt()
-        value = deviation.log() + log_h((self._best[:, None] - mean) / deviation)[0]
-        return logmeanexp(value, dim=0)
+        deviation = np.sqrt(variance)
+        value = np.log(deviation) + log_h((self._best[:, None] - mean) / deviation)[0]
+        return logmeanexp(value, axis=0)
 
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
         at = self._posterior.at(inputs)
-        deviation = at.variance.sqrt()
+        deviation = np.sqrt(at.variance)
         u = (self._best[:, None] - at.mean) / deviation
         log_part, slope = log_h(u)
-        value = deviation.log() + log_part
-        share = torch.softmax(value, dim=0)
+        value = np.log(deviation) + log_part
+        share = softmax(value, axis=0)
         by_mean = -share * slope / deviation
         by_variance = share * (0.5 - 0.5 * slope * u) / at.variance
-        return logmeanexp(value, dim=0), at.gradients(by_mean, by_variance).sum(dim=0)
+        return logmeanexp(value, axis=0), at.gradients(by_mean, by_variance).sum(axis=0)
 
 
 class LogProbabilityBelow(Term):
@@ -69,19 +69,19 @@ class LogProbabilityBelow(Term):
         self._posterior = posterior
         self._extra_variance = extra_variance
 
-    def value(self, inputs: Inputs) -> Tensor:
+    def value(self, inputs: Inputs) -> Array:
         mean, variance = self._posterior.predict(inputs)
-        return logmeanexp(log_ndtr(-mean / (variance + self._extra_variance).sqrt())[0], dim=0)
+        return logmeanexp(log_ndtr(-mean / np.sqrt(variance + self._extra_variance))[0], axis=0)
 
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
         at = self._posterior.at(inputs)
         variance = at.variance + self._extra_variance
-        deviation = variance.sqrt()
+        deviation = np.sqrt(variance)
         u = -at.mean / deviation
         value, slope = log_ndtr(u)
-        share = torch.softmax(value, dim=0)
+        share = softmax(value, axis=0)
         gradient = at.gradients(-share * slope / deviation, -0.5 * share * slope * u / variance)
-        return logmeanexp(value, dim=0), gradient.sum(dim=0)
+        return logmeanexp(value, axis=0), gradient.sum(axis=0)
 
 
 class NegativeMean(Term):
@@ -91,20 +91,22 @@ class NegativeMean(Term):
         self._posterior = posterior
         self._scale = scale
 
-    def value(self, inputs: Inputs) -> Tensor:
-        return -self._scale * self._posterior.predict(inputs)[0].mean(dim=0)
+    def value(self, inputs: Inputs) -> Array:
+        found: Array = -self._scale * self._posterior.mean(inputs).mean(axis=0)
+        return found
 
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
         mean, _, d_mean, _ = self._posterior.predict_with_gradient(inputs)
-        return -self._scale * mean.mean(dim=0), -self._scale * d_mean.mean(dim=0)
+        return -self._scale * mean.mean(axis=0), -self._scale * d_mean.mean(axis=0)
 
 
-def total(terms: Sequence[Term], inputs: Inputs) -> Tensor:  # (m,)
+def total(terms: Sequence[Term], inputs: Inputs) -> Array:  # (m,)
     """The acquisition function."""
-    return torch.stack([term.value(inputs) for term in terms]).sum(dim=0)
+    found: Array = np.sum([term.value(inputs) for term in terms], axis=0)
+    return found
 
 
-def total_and_gradient(terms: Sequence[Term], inputs: Inputs) -> tuple[Tensor, Tensor]:  # (m,), (m, p)
+def total_and_gradient(terms: Sequence[Term], inputs: Inputs) -> tuple[Array, Array]:  # (m,), (m, p)
     """The acquisition function and its gradient by the numeric units."""
     pairs = [term.value_and_gradient(inputs) for term in terms]
-    return torch.stack([value for value, _ in pairs]).sum(dim=0), torch.stack([g for _, g in pairs]).sum(dim=0)
+    return np.sum([value for value, _ in pairs], axis=0), np.sum([gradient for _, gradient in pairs], axis=0)

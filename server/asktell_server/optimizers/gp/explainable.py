@@ -15,15 +15,13 @@ from functools import partial
 from operator import mul
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asktell_server.domain.objectives import OutcomeConstraint
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.explain import Sampler
 from asktell_server.optimizers.gp.kernel import Features, Inputs, Layout, matern52
-from asktell_server.optimizers.gp.model import Posterior
+from asktell_server.optimizers.gp.posterior import Posterior
 from asktell_server.optimizers.gp.study_model import StudyModel
 from asktell_server.optimizers.gp.transform import LARGEST, Transform
 from asktell_server.optimizers.safe_math import cholesky
@@ -74,7 +72,7 @@ class ExplainablePosterior:
         for start in range(0, len(codes), step):
             mean, variance = self._posterior.predict(_inputs(self._cube, self._layout, codes[start : start + step]))
             center, spread = _mixed(mean, variance)
-            for z, deviation in zip(center.tolist(), spread.sqrt().tolist(), strict=True):
+            for z, deviation in zip(center.tolist(), np.sqrt(spread).tolist(), strict=True):
                 value, uncertainty = self._transform.prediction(z, deviation)
                 found.append((self._restore(value), uncertainty))
         values = np.array(found).reshape(-1, 2)
@@ -85,14 +83,14 @@ class ExplainablePosterior:
         mean, variance = self._posterior.leave_one_out()
         center, spread = _mixed(mean, variance)
         y = self._posterior.y[0]
-        unit = float(y.std(correction=0)) or 1.0
+        unit = float(y.std()) or 1.0
         middle = y.mean()
-        return ((y - middle) / unit).numpy(), ((center - middle) / unit).numpy(), (spread.sqrt() / unit).numpy()
+        return (y - middle) / unit, (center - middle) / unit, np.sqrt(spread) / unit
 
     def sampler(self, base: Array) -> Sampler:  # (N, d)
         """See the head of this module. Results that are all alike have no causes: the functions are flat."""
         y = self._posterior.y
-        if bool((y == y[:, :1]).all()):
+        if (y == y[:, :1]).all():
             return _flat
         return _Around(self._cube, self._posterior, base).draw
 
@@ -108,9 +106,9 @@ def _inputs(cube: Cube, layout: Layout, codes: Array) -> Inputs:
     return Inputs.of(layout, canonical, active)
 
 
-def _mixed(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:  # (H, m), (H, m) -> (m,), (m,)
+def _mixed(mean: Array, variance: Array) -> tuple[Array, Array]:  # (H, m), (H, m) -> (m,), (m,)
     """Mean and variance of an equal mixture."""
-    return mean.mean(dim=0), variance.mean(dim=0) + mean.var(dim=0, correction=0)
+    return mean.mean(axis=0), variance.mean(axis=0) + mean.var(axis=0)
 
 
 class _Around:
@@ -139,40 +137,41 @@ class _Around:
         whitened = cross @ posterior.geometry.inverse_factor.mT
         factor = cholesky(own - whitened @ whitened.mT, self._kernel.variance(self._theta))
         sets = len(factor)
-        normal = torch.from_numpy(rng.standard_normal((sets, factor.shape[1], -(-count // sets))))
-        values = (mean[:, None, :] + (factor @ normal).mT).flatten(0, 1)[:count].numpy()
+        normal = rng.standard_normal((sets, factor.shape[1], -(-count // sets)))
+        values = (mean[:, None, :] + (factor @ normal).mT).reshape(-1, mean.shape[1])[:count]
         return values[:, : len(changed)], values[:, len(changed) :]
 
     def _changed_dimensions(self, inputs: Inputs) -> list[int]:
         before = self._inputs
-        numeric = ((inputs.x != before.x) | (inputs.active != before.active)).any(dim=0)
-        choices = (inputs.choice != before.choice).any(dim=0)
-        return [int(i) for i in torch.nonzero(torch.cat([numeric, choices]))]
+        numeric = ((inputs.x != before.x) | (inputs.active != before.active)).any(axis=0)
+        choices = (inputs.choice != before.choice).any(axis=0)
+        found: list[int] = np.flatnonzero(np.concatenate([numeric, choices])).tolist()
+        return found
 
-    def _sums(self, other: Features) -> tuple[Tensor, Tensor]:  # 2 x (H, N, m)
+    def _sums(self, other: Features) -> tuple[Array, Array]:  # 2 x (H, N, m)
         """Of the rows of a: the squared distance, and the sum of the one-dimensional terms of k."""
-        r2 = torch.zeros((len(self._theta), self._base.z.shape[1], other.z.shape[1]), dtype=torch.float64)
-        single = torch.zeros_like(r2)
+        r2 = np.zeros((len(self._theta), self._base.z.shape[1], other.z.shape[1]))
+        single = np.zeros_like(r2)
         self._add(range(self._kernel.layout.size), r2, single, self._base, other)
         return r2, single
 
     def _covariance(
-        self, dimensions: list[int], sums: tuple[Tensor, Tensor], rows: Features, other: Features
-    ) -> Tensor:  # (H, 2 N, m), or (H, 2 N, 2 N) if `other` is `rows`
+        self, dimensions: list[int], sums: tuple[Array, Array], rows: Features, other: Features
+    ) -> Array:  # (H, 2 N, m), or (H, 2 N, 2 N) if `other` is `rows`
         """Covariance of all rows with `other`."""
-        r2, single = (part.clone() for part in sums)
+        r2, single = (part.copy() for part in sums)
         self._add(dimensions, r2, single, self._base, self._base if other is rows else other, sign=-1.0)
         repeats = (1, 2, 2 if other is rows else 1)
-        r2, single = r2.repeat(repeats), single.repeat(repeats)
+        r2, single = np.tile(r2, repeats), np.tile(single, repeats)
         self._add(dimensions, r2, single, rows, other)
-        scale, additive = self._theta.scale.exp()[:, None, None], self._theta.additive.exp()[:, None, None]
-        return scale * matern52(r2.clamp_min(0.0)) + additive / max(1, self._kernel.layout.size) * single
+        scale, additive = np.exp(self._theta.scale)[:, None, None], np.exp(self._theta.additive)[:, None, None]
+        return scale * matern52(np.maximum(r2, 0.0)) + additive / max(1, self._kernel.layout.size) * single
 
     def _add(
         self,
         dimensions: Iterable[int],
-        r2: Tensor,  # (H, m, n)
-        single: Tensor,  # (H, m, n)
+        r2: Array,  # (H, m, n)
+        single: Array,  # (H, m, n)
         one: Features,
         other: Features,
         sign: float = 1.0,
@@ -184,14 +183,12 @@ class _Around:
             if self._kernel.is_additive:
                 single += sign * matern52(part * float(self._kernel.layout.size))
 
-    def _one_dimension(self, i: int, one: Features, other: Features) -> Tensor:  # (H, m, n)
+    def _one_dimension(self, i: int, one: Features, other: Features) -> Array:  # (H, m, n)
         """r_i^2."""
         layout = self._kernel.layout
         if i >= layout.p:
             differs = one.choice[:, i - layout.p, None] != other.choice[None, :, i - layout.p]
-            return (-2.0 * self._theta.lengthscale[:, i]).exp()[:, None, None] * differs
+            step: Array = np.exp(-2.0 * self._theta.lengthscale[:, i])[:, None, None] * differs
+            return step
         columns = [i, *(layout.p + int(k) for k in np.flatnonzero(layout.conditional == i))]
-        return sum(
-            ((one.z[:, :, None, c] - other.z[:, None, :, c]).square() for c in columns),
-            start=torch.zeros((), dtype=torch.float64),
-        )
+        return sum((np.square(one.z[:, :, None, c] - other.z[:, None, :, c]) for c in columns), start=np.zeros(()))

@@ -38,16 +38,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.acquisition import Term
 from asktell_server.optimizers.gp.kernel import Inputs
-from asktell_server.optimizers.gp.model import Posterior, PosteriorAt
+from asktell_server.optimizers.gp.posterior import Posterior, PosteriorAt
 from asktell_server.optimizers.pareto import front
-from asktell_server.optimizers.safe_math import log_h, log_ndtr
+from asktell_server.optimizers.safe_math import log_h, log_ndtr, logsumexp
 
 FAR = 0.5
 """Share of the asks that look from afar, see `reference_point`."""
@@ -108,7 +106,7 @@ def merit(values: Array) -> Array:  # (n, M) smaller is better -> (n,)
 
 def hypervolume_improvement(
     posteriors: Sequence[Posterior],
-    means: Sequence[Tensor],  # M x (H, k)
+    means: Sequence[Array],  # M x (H, k)
     rng: np.random.Generator,
     *,
     is_front: bool,
@@ -118,7 +116,7 @@ def hypervolume_improvement(
     If there `is_front` not yet, the points only show what is bad: all that is below their worst values counts.
     """
     sets = max(len(mean) for mean in means)
-    values = torch.stack([mean.expand(sets, -1) for mean in means], dim=2).numpy()
+    values = np.stack([np.broadcast_to(mean, (sets, mean.shape[1])) for mean in means], axis=2)
     is_far = bool(rng.random() < FAR) or not is_front
     references = [reference_point(own, is_far=is_far) for own in values]
     fronts = [own[front(own)] if is_front else own[:0] for own in values]
@@ -133,7 +131,7 @@ def corners_of(
     fronts: Sequence[Array],  # H x (K_h, M)
     references: Sequence[Array],  # H x (M,)
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:  # (H, C, M), (C,)
+) -> tuple[Array, Array]:  # (H, C, M), (C,)
     """Corners that no point dominates, on RAYS rays at DEPTHS each, and the logarithms of their weights.
 
     With weights w the ray is where w_j (c_j - ideal_j) is the same number t for all objectives; the front cuts it at the t of the
@@ -149,7 +147,7 @@ def corners_of(
         reached = ((own - ideal) / unit[:, None]).max(axis=2).min(axis=1)
         at = ideal + (reached[:, None] * (1.0 - depths))[:, :, None] * unit[:, None]
         found.append(at.reshape(-1, len(ideal)))
-    return torch.from_numpy(np.stack(found)), torch.from_numpy(np.tile(np.log(lengths), RAYS))
+    return np.stack(found), np.tile(np.log(lengths), RAYS)
 
 
 def undominated_boxes(points: Array, reference: Array) -> tuple[Array, Array]:  # (K, M), (M,) -> 2 x (B, M)
@@ -215,10 +213,10 @@ class Boxes:
     Boxes share edges, so expectations are computed once for each of the E_j edges of objective j.
     """
 
-    edges: tuple[Tensor, ...]  # M x (H, E_j), finite
-    lower: tuple[Tensor, ...]  # M x (H, B) which edge, E_j if at minus infinity
-    upper: tuple[Tensor, ...]  # M x (H, B) which edge
-    absent: Tensor  # (H, B)
+    edges: tuple[Array, ...]  # M x (H, E_j), finite
+    lower: tuple[NDArray[np.intp], ...]  # M x (H, B) which edge, E_j if at minus infinity
+    upper: tuple[NDArray[np.intp], ...]  # M x (H, B) which edge
+    absent: Array  # (H, B)
 
     @classmethod
     def of(cls, corners: Sequence[tuple[Array, Array]]) -> Boxes:  # H x 2 x (B_h, M)
@@ -236,13 +234,13 @@ class Boxes:
                 known = np.isfinite(lower[:, j])
                 at[0, h, : len(lower)][known] = np.searchsorted(own[h], lower[known, j])
                 at[1, h, : len(upper)] = np.searchsorted(own[h], upper[:, j])
-            edges.append(torch.from_numpy(table))
-            at_lower.append(torch.from_numpy(at[0]))
-            at_upper.append(torch.from_numpy(at[1]))
+            edges.append(table)
+            at_lower.append(at[0])
+            at_upper.append(at[1])
         absent = np.zeros((len(corners), most))
         for h, (lower, _) in enumerate(corners):
             absent[h, len(lower) :] = -np.inf
-        return cls(tuple(edges), tuple(at_lower), tuple(at_upper), torch.from_numpy(absent))
+        return cls(tuple(edges), tuple(at_lower), tuple(at_upper), absent)
 
 
 class LogExpectedHypervolumeImprovement(Term):
@@ -251,15 +249,15 @@ class LogExpectedHypervolumeImprovement(Term):
     def __init__(self, posteriors: Sequence[Posterior], boxes: Boxes) -> None:
         self._posteriors, self._boxes = posteriors, boxes
 
-    def value(self, inputs: Inputs) -> Tensor:
-        total: Tensor = self._boxes.absent[:, None]
+    def value(self, inputs: Inputs) -> Array:
+        total: Array = self._boxes.absent[:, None]
         for j, posterior in enumerate(self._posteriors):
             mean, variance = posterior.predict(inputs)
             total = total + self._parts(j, mean, _learnable(posterior, variance)[0])[0]
         return _mixed(total)
 
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        total: Tensor = self._boxes.absent[:, None]
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
+        total: Array = self._boxes.absent[:, None]
         pieces = []
         for j, posterior in enumerate(self._posteriors):
             at = posterior.at(inputs)
@@ -269,46 +267,53 @@ class LogExpectedHypervolumeImprovement(Term):
             pieces.append((at, by_mean, by_variance * slope[:, :, None]))
         return _mixed(total), _gradient(total, pieces)
 
-    def _parts(
-        self, j: int, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:  # (H, m) -> 3 x (H, m, B)
+    def _parts(self, j: int, mean: Array, variance: Array) -> tuple[Array, Array, Array]:  # (H, m) -> 3 x (H, m, B)
         """Objective j's factor of each box: its logarithm, and the derivatives of this by mean and variance."""
         boxes = self._boxes
         sets, most = boxes.absent.shape
-        mean, deviation = mean.expand(sets, -1)[:, :, None], variance.sqrt().expand(sets, -1)[:, :, None]
+        mean, deviation = mean[:, :, None], np.sqrt(variance)[:, :, None]
         u = (boxes.edges[j][:, None] - mean) / deviation
         log_part, slope = log_h(u)
-        # Of the log expectation; the last column is the edge at minus infinity.
-        by_mean = torch.nn.functional.pad(-slope / deviation, (0, 1))
-        by_variance = torch.nn.functional.pad((0.5 - 0.5 * slope * u) / deviation.square(), (0, 1))
-        value = torch.nn.functional.pad(deviation.log() + log_part, (0, 1), value=-torch.inf)
+        # Of the log expectation.
+        by_mean = -slope / deviation
+        by_variance = (0.5 - 0.5 * slope * u) / np.square(deviation)
+        value = np.log(deviation) + log_part
         shape = (sets, mean.shape[1], most)
-        low, high = boxes.lower[j][:, None].expand(shape), boxes.upper[j][:, None].expand(shape)
-        above = value.gather(2, high)
+        low, high = (np.broadcast_to(at[:, None], shape) for at in (boxes.lower[j], boxes.upper[j]))
+        above = np.take_along_axis(value, high, axis=2)
         # log(e^above - e^below) and its derivatives.
-        gap = (above - value.gather(2, low)).clamp_min(THINNEST)
-        rest = -torch.expm1(-gap)
-        less = torch.exp(-gap)
-        pulled = [(by.gather(2, high) - less * by.gather(2, low)) / rest for by in (by_mean, by_variance)]
-        return above + rest.log(), pulled[0], pulled[1]
+        gap = np.maximum(above - _at_edges(value, low, -np.inf), THINNEST)
+        rest = -np.expm1(-gap)
+        less = np.exp(-gap)
+        pulled = [
+            (np.take_along_axis(by, high, axis=2) - less * _at_edges(by, low, 0.0)) / rest
+            for by in (by_mean, by_variance)
+        ]
+        return above + np.log(rest), pulled[0], pulled[1]
+
+
+def _at_edges(values: Array, which: NDArray[np.intp], at_infinity: float) -> Array:  # (H, m, E), (H, m, B) -> (H, m, B)
+    """The values at these edges; edge E is the one at minus infinity."""
+    padded = np.concatenate([values, np.full((*values.shape[:2], 1), at_infinity)], axis=2)
+    return np.take_along_axis(padded, which, axis=2)
 
 
 class LogChanceOfCorners(Term):
     """log of the mean over hyperparameter sets of the weighted sum of P(f <= c) over corners c: see the head of this module."""
 
-    def __init__(self, posteriors: Sequence[Posterior], corners: Tensor, log_weights: Tensor) -> None:
+    def __init__(self, posteriors: Sequence[Posterior], corners: Array, log_weights: Array) -> None:
         """`corners` (H, C, M), `log_weights` (C,)."""
         self._posteriors, self._corners, self._log_weights = posteriors, corners, log_weights
 
-    def value(self, inputs: Inputs) -> Tensor:
-        total: Tensor = self._log_weights
+    def value(self, inputs: Inputs) -> Array:
+        total: Array = self._log_weights
         for j, posterior in enumerate(self._posteriors):
             mean, variance = posterior.predict(inputs)
             total = total + self._parts(j, mean, _learnable(posterior, variance)[0])[0]
         return _mixed(total)
 
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        total: Tensor = self._log_weights
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
+        total: Array = self._log_weights
         pieces = []
         for j, posterior in enumerate(self._posteriors):
             at = posterior.at(inputs)
@@ -318,38 +323,35 @@ class LogChanceOfCorners(Term):
             pieces.append((at, by_mean, by_variance * slope[:, :, None]))
         return _mixed(total), _gradient(total, pieces)
 
-    def _parts(
-        self, j: int, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:  # (H, m) -> 3 x (H, m, C)
+    def _parts(self, j: int, mean: Array, variance: Array) -> tuple[Array, Array, Array]:  # (H, m) -> 3 x (H, m, C)
         """Objective j's factor of each corner, P(f_j <= c_j): its logarithm, and the derivatives of this by mean and variance."""
-        deviation = variance.sqrt()[:, :, None]
+        deviation = np.sqrt(variance)[:, :, None]
         u = (self._corners[:, None, :, j] - mean[:, :, None]) / deviation
         value, slope = log_ndtr(u)
-        return value, -slope / deviation, -0.5 * slope * u / deviation.square()
+        return value, -slope / deviation, -0.5 * slope * u / np.square(deviation)
 
 
-def _learnable(posterior: Posterior, variance: Tensor) -> tuple[Tensor, Tensor]:  # (H, m) -> (H, m), (H, m)
+def _learnable(posterior: Posterior, variance: Array) -> tuple[Array, Array]:  # (H, m) -> (H, m), (H, m)
     """By how much a measurement is expected to move the mean, v^2 / (v + noise), and the derivative of this by v."""
     ratio = variance / (variance + posterior.geometry.noise()[:, None])
     return variance * ratio, ratio * (2.0 - ratio)
 
 
-def _mixed(total: Tensor) -> Tensor:  # (H, m, B) -> (m,)
+def _mixed(total: Array) -> Array:  # (H, m, B) -> (m,)
     """Logarithm of the mean over H of the sum over B of what `total` is the logarithm of."""
-    return torch.logsumexp(total, dim=(0, 2)) - math.log(len(total))
+    return logsumexp(total, axis=(0, 2)) - math.log(len(total))
 
 
 def _gradient(
-    total: Tensor,  # (H, m, B)
-    pieces: Sequence[tuple[PosteriorAt, Tensor, Tensor]],
-) -> Tensor:  # (m, p)
+    total: Array,  # (H, m, B)
+    pieces: Sequence[tuple[PosteriorAt, Array, Array]],
+) -> Array:  # (m, p)
     """The gradient of `_mixed`. `pieces` hold for each objective the derivatives of `total` by mean and variance, (H, m, B)."""
-    share = torch.exp(total - torch.logsumexp(total, dim=(0, 2))[:, None])
-    gradient: Tensor | float = 0.0
+    share = np.exp(total - logsumexp(total, axis=(0, 2))[:, None])
+    gradient: Array = np.zeros(())
     for at, by_mean, by_variance in pieces:
-        by = [(share * part).sum(dim=2) for part in (by_mean, by_variance)]
+        by = [(share * part).sum(axis=2) for part in (by_mean, by_variance)]
         if len(at.mean) == 1:  # one set that serves for all
-            by = [part.sum(dim=0, keepdim=True) for part in by]
-        gradient = gradient + at.gradients(*by).sum(dim=0)
-    assert isinstance(gradient, Tensor)
+            by = [part.sum(axis=0, keepdims=True) for part in by]
+        gradient = gradient + at.gradients(*by).sum(axis=0)
     return gradient

@@ -15,6 +15,10 @@ the lengthscales of both terms to the same size. Everything is a distance in a E
 
 Shapes: H hyperparameter sets side by side, n and m points, D dimensions of which p numeric and c categorical. float64.
 
+One text serves two libraries: fits compute with torch, on whose large batches of matrices most of their time goes, and predictions
+with numpy, whose calls on the few points of a search cost a fifth of torch's. What is written here without a library's
+name both understand; the parameter A says which it is, numpy unless told otherwise.
+
 .. [1] J. Snoek, K. Swersky, R. Zemel, R. Adams. Input warping for Bayesian optimization of non-stationary functions. ICML 2014.
 .. [2] K. Swersky, D. Duvenaud, J. Snoek, F. Hutter, M. Osborne. Raiders of the lost architecture: kernels for Bayesian
    optimization in conditional parameter spaces. NeurIPS workshop 2013.
@@ -24,11 +28,13 @@ Shapes: H hyperparameter sets side by side, n and m points, D dimensions of whic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from asktell_server.optimizers.encoding import Array, Mask
 from asktell_server.optimizers.gp.cube import Cube
@@ -39,21 +45,51 @@ EDGE = 1e-7
 """Units are kept this far from 0 and 1, where the derivative of the warping may be infinite."""
 
 
-def matern52(r2: Tensor, factor: float = 1.0) -> Tensor:
+A = TypeVar("A", Array, Tensor, default=Array)
+
+
+def library(of: Array | Tensor) -> Any:
+    """numpy or torch, whichever the array is of."""
+    return np if isinstance(of, np.ndarray) else torch
+
+
+def _in_order(x: A) -> A:
+    """The same numbers in memory in the order of the axes."""
+    found: A = np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x.contiguous()
+    return found
+
+
+def matern52(r2: A, factor: float = 1.0) -> A:
     """Matern-5/2 of the squared distance `factor` * r2 (Rasmussen & Williams 2006, eq. 4.17)."""
-    root = (r2 * (5.0 * factor)).sqrt_()
-    decay = torch.exp(-root)
+    use = library(r2)
+    root: A = r2 * (5.0 * factor)
+    use.sqrt(root, out=root)
+    value: A = root * (1.0 / 3.0)
+    value += 1.0
+    value *= root
+    value += 1.0
     # 1 + root + root^2 / 3
-    return root.addcmul_(root, root, value=1.0 / 3.0).add_(1.0).mul_(decay)
+    use.negative(root, out=root)
+    use.exp(root, out=root)
+    value *= root
+    return value
 
 
-def matern52_with_derivative(r2: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+def matern52_with_derivative(r2: A, factor: float = 1.0) -> tuple[A, A]:
     """Matern-5/2 of the squared distance `factor` * r2, and its derivative by that, -5/6 (1 + root) exp(-root)."""
-    root = (r2 * (5.0 * factor)).sqrt_()
-    decay = torch.exp(-root)
-    slope = torch.addcmul(decay, root, decay)
-    value = torch.addcmul(slope, root.square_(), decay, value=1.0 / 3.0)
-    return value, slope.mul_(-5.0 / 6.0)
+    use = library(r2)
+    root: A = r2 * (5.0 * factor)
+    use.sqrt(root, out=root)
+    decay: A = use.exp(-root)
+    slope: A = root * decay
+    slope += decay
+    # (1 + root + root^2 / 3) exp(-root)
+    root *= root
+    root *= decay
+    root *= 1.0 / 3.0
+    root += slope
+    slope *= -5.0 / 6.0
+    return root, slope
 
 
 @dataclass(frozen=True)
@@ -83,57 +119,59 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(Generic[A]):
     """n points as the kernel takes them."""
 
-    x: Tensor  # (n, p) units
-    active: Tensor  # (n, p) 1.0 where active
-    choice: Tensor  # (n, c) units of the choices, -1 where inactive
+    x: A  # (n, p) units
+    active: A  # (n, p) 1.0 where active
+    choice: A  # (n, c) units of the choices, -1 where inactive
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         layout: Layout,
         units: Array,  # (n, d) canonical
         active: Mask,  # (n, d)
-    ) -> Inputs:
+    ) -> Inputs[Array]:
         """Canonical units as inputs."""
         categorical = np.where(active[:, layout.categorical], units[:, layout.categorical], -1.0)
-        return cls(
-            torch.from_numpy(np.clip(units[:, layout.numeric], EDGE, 1.0 - EDGE)),
-            torch.from_numpy(active[:, layout.numeric].astype(np.float64)),
-            torch.from_numpy(categorical),
+        return Inputs(
+            np.clip(units[:, layout.numeric], EDGE, 1.0 - EDGE),
+            active[:, layout.numeric].astype(np.float64),
+            categorical,
         )
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def rows(self, at: Tensor | slice) -> Inputs:
+    def rows(self, at: NDArray[Any] | slice) -> Inputs[A]:
         """Some of the points."""
         return Inputs(self.x[at], self.active[at], self.choice[at])
 
-    def joined(self, other: Inputs) -> Inputs:
+    def joined(self, other: Inputs[A]) -> Inputs[A]:
         """These points followed by others."""
-        return Inputs(
-            torch.cat([self.x, other.x]), torch.cat([self.active, other.active]), torch.cat([self.choice, other.choice])
-        )
+        join = library(self.x).concat
+        return Inputs(join([self.x, other.x]), join([self.active, other.active]), join([self.choice, other.choice]))
+
+    def tensors(self: Inputs[Array]) -> Inputs[Tensor]:
+        """The same points for torch."""
+        return Inputs(torch.tensor(self.x), torch.tensor(self.active), torch.tensor(self.choice))
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
+class Hyperparameters(Generic[A]):
     """H sets of hyperparameters of one model, as logarithms."""
 
-    lengthscale: Tensor  # (H, D)
-    scale: Tensor  # (H,) s
-    additive: Tensor  # (H,) a
-    noise: Tensor  # (H,) variance
-    warp: Tensor  # (H, 2, p) exponents of the warping
+    lengthscale: A  # (H, D)
+    scale: A  # (H,) s
+    additive: A  # (H,) a
+    noise: A  # (H,) variance
+    warp: A  # (H, 2, p) exponents of the warping
 
-    @classmethod
-    def unpacked(cls, packed: Tensor, layout: Layout) -> Hyperparameters:  # (H, D + 3 + 2 p)
+    @staticmethod
+    def unpacked(packed: A, layout: Layout) -> Hyperparameters[A]:  # (H, D + 3 + 2 p)
         """From rows of numbers."""
         d = layout.size
-        return cls(
+        return Hyperparameters(
             packed[:, :d],
             packed[:, d],
             packed[:, d + 1],
@@ -141,12 +179,14 @@ class Hyperparameters:
             packed[:, d + 3 :].reshape(len(packed), 2, -1),
         )
 
-    def packed(self) -> Tensor:  # (H, D + 3 + 2 p)
+    def packed(self) -> A:  # (H, D + 3 + 2 p)
         """As rows of numbers."""
-        rest = torch.stack([self.scale, self.additive, self.noise], dim=1)
-        return torch.cat([self.lengthscale, rest, self.warp.flatten(1)], dim=1)
+        use = library(self.scale)
+        rest = use.stack([self.scale, self.additive, self.noise], axis=1)
+        rows: A = use.concat([self.lengthscale, rest, self.warp.reshape(len(self), -1)], axis=1)
+        return rows
 
-    def rows(self, at: Tensor | slice) -> Hyperparameters:
+    def rows(self, at: NDArray[Any] | slice) -> Hyperparameters[A]:
         """Some of the sets."""
         return Hyperparameters(self.lengthscale[at], self.scale[at], self.additive[at], self.noise[at], self.warp[at])
 
@@ -155,21 +195,22 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Generic[A]):
     """n embedded points, for each of H hyperparameter sets, with what derivatives need."""
 
-    z: Tensor  # (H, n, p + q) embedding divided by lengthscales; the q extra columns are the cosines of conditional ones
-    slope: Tensor  # (H, n, p + q) derivative of z by the unit x
-    by_warp: Tensor | None  # (H, 2, n, p + q) derivative of z by the logarithms of the two exponents, if asked for
-    choice: Tensor  # (n, c)
+    z: A  # (H, n, p + q) embedding divided by lengthscales; the q extra columns are the cosines of conditional ones
+    slope: A  # (H, n, p + q) derivative of z by the unit x
+    by_warp: A | None  # (H, 2, n, p + q) derivative of z by the logarithms of the two exponents, if asked for
+    choice: A  # (n, c)
 
-    def joined(self, other: Features) -> Features:
+    def joined(self, other: Features[A]) -> Features[A]:
         """The features of these points followed by others, without derivatives by the warping."""
+        join = library(self.z).concat
         return Features(
-            torch.cat([self.z, other.z], dim=1),
-            torch.cat([self.slope, other.slope], dim=1),
+            join([self.z, other.z], axis=1),
+            join([self.slope, other.slope], axis=1),
             None,
-            torch.cat([self.choice, other.choice]),
+            join([self.choice, other.choice]),
         )
 
 
@@ -179,122 +220,144 @@ class Kernel:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.is_additive = layout.size <= MAX_ADDITIVE
-        self._cosine_of = torch.from_numpy(layout.conditional)
+        self._cosine_of = layout.conditional
         # Column of the feature matrix -> dimension.
-        self._dimension = torch.cat([torch.arange(layout.p), self._cosine_of])
+        self._dimension = np.concatenate([np.arange(layout.p), self._cosine_of])
 
-    def features(self, theta: Hyperparameters, inputs: Inputs, *, by_warp: bool = False) -> Features:
+    def features(self, theta: Hyperparameters[A], inputs: Inputs[A], *, by_warp: bool = False) -> Features[A]:
         """The embedding."""
         x = inputs.x
-        a, b = theta.warp[:, 0, None, :].exp(), theta.warp[:, 1, None, :].exp()
+        use = library(x)
+        exponents = use.exp(theta.warp)
+        a, b = exponents[:, 0, None, :], exponents[:, 1, None, :]
         # Kumaraswamy distribution function w = 1 - (1 - x^a)^b by way of logarithms.
-        log_x = x.log()
-        power = (a * log_x).exp()  # x^a
-        log_rest = torch.log1p(-power)  # log(1 - x^a)
-        rest = (b * log_rest).exp()
-        w = torch.rsub(rest, 1.0)
-        inner = a * b * rest * power / torch.rsub(power, 1.0)  # x dw/dx
+        log_x = use.log(x)
+        power = use.exp(a * log_x)  # x^a
+        log_rest = use.log1p(-power)  # log(1 - x^a)
+        rest = use.exp(b * log_rest)
+        w = 1.0 - rest
+        inner = a * b * rest * power / (1.0 - power)  # x dw/dx
         slope = inner / x
-        derivatives = torch.stack([inner * log_x, -b * rest * log_rest], dim=1) if by_warp else None
-        scale = (-theta.lengthscale[:, None, : self.layout.p]).exp()
+        derivatives = use.stack([inner * log_x, -b * rest * log_rest], axis=1) if by_warp else None
+        scale = use.exp(-theta.lengthscale[:, None, : self.layout.p])
         if len(self._cosine_of):
             at = self._cosine_of
             on = inputs.active[:, at]
             angle = w[:, :, at] - 0.5
-            sine, cosine = angle.sin() * on, angle.cos() * on
+            sine, cosine = use.sin(angle) * on, use.cos(angle) * on
             d_sine, d_cosine = cosine * slope[:, :, at], -sine * slope[:, :, at]
             if derivatives is not None:
                 inner_w = derivatives[:, :, :, at]
-                derivatives = torch.cat([derivatives, -sine[:, None] * inner_w], dim=3)
+                derivatives = use.concat([derivatives, -sine[:, None] * inner_w], axis=3)
                 derivatives[:, :, :, at] = cosine[:, None] * inner_w
             w[:, :, at] = sine
             slope[:, :, at] = d_sine
-            w = torch.cat([w, cosine], dim=2)
-            slope = torch.cat([slope, d_cosine], dim=2)
-            scale = torch.cat([scale, scale[:, :, at]], dim=2)
+            w = use.concat([w, cosine], axis=2)
+            slope = use.concat([slope, d_cosine], axis=2)
+            scale = use.concat([scale, scale[:, :, at]], axis=2)
         if derivatives is not None:
             derivatives = derivatives * scale[:, None]
         return Features(w * scale, slope * scale, derivatives, inputs.choice)
 
-    def covariance(self, theta: Hyperparameters, one: Features, other: Features) -> Tensor:  # (H, m, n)
+    def covariance(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, m, n)
         """k between two sets of points."""
-        joint = theta.scale.exp()[:, None, None]
+        use = library(theta.scale)
+        joint = use.exp(theta.scale)[:, None, None]
+        k: A
         if not self.is_additive:
-            return joint * matern52(self._squared_distance(theta, one, other))
+            k = matern52(self._squared_distance(theta, one, other))
+            k *= joint
+            return k
         r2 = self._by_dimension(theta, one, other)
-        single = (theta.additive.exp() / self.layout.size)[:, None, None]
-        k = single * matern52(r2, float(self.layout.size)).sum(dim=1)
-        return k + joint * matern52(r2.sum(dim=1))
+        k = matern52(r2.sum(1))
+        k *= joint
+        k += (use.exp(theta.additive) / self.layout.size)[:, None, None] * matern52(r2, float(self.layout.size)).sum(1)
+        return k
 
-    def variance(self, theta: Hyperparameters) -> Tensor:  # (H,)
+    def variance(self, theta: Hyperparameters[A]) -> A:  # (H,)
         """k of a point with itself."""
-        return theta.scale.exp() + theta.additive.exp() if self.is_additive else theta.scale.exp()
+        use = library(theta.scale)
+        found: A = use.exp(theta.scale) + use.exp(theta.additive) if self.is_additive else use.exp(theta.scale)
+        return found
 
     def with_derivatives(
-        self, theta: Hyperparameters, one: Features, other: Features
-    ) -> tuple[Tensor, Tensor, Tensor]:  # (H, m, n), (H, m, n), (H, D or 1, m, n)
+        self, theta: Hyperparameters[A], one: Features[A], other: Features[A]
+    ) -> tuple[A, A, A]:  # (H, m, n), (H, m, n), (H, D or 1, m, n)
         """k; its first term alone; and the derivative of k by each r_i^2, or by any of them where they are all the same."""
-        joint = theta.scale.exp()[:, None, None]
+        use = library(theta.scale)
+        joint = use.exp(theta.scale)[:, None, None]
+        first: A
         if not self.is_additive:
             value, slope = matern52_with_derivative(self._squared_distance(theta, one, other))
-            k = joint * value
-            return k, k, (joint * slope)[:, None]
+            first = joint * value
+            return first, first, (joint * slope)[:, None]
         r2 = self._by_dimension(theta, one, other)
         size = float(self.layout.size)
-        value, slope = matern52_with_derivative(r2.sum(dim=1))
+        value, slope = matern52_with_derivative(r2.sum(1))
         values, slopes = matern52_with_derivative(r2, size)
-        additive = theta.additive.exp()[:, None, None]
+        additive = use.exp(theta.additive)[:, None, None]
         first = joint * value
         # The factor D of the distance and the 1 / D of the sum cancel in the derivative.
         slopes *= additive[:, None]
-        slopes += (joint * slope)[:, None]
-        return first + (additive / size) * values.sum(dim=1), first, slopes
+        slope *= joint
+        slopes += slope[:, None]
+        return first + (additive / size) * values.sum(1), first, slopes
 
     def pulled_to_features(
         self,
-        weights: Tensor,  # (H, m, n)
-        by_r2: Tensor,  # (H, D or 1, m, n)
-        one: Features,
-        other: Features,
-    ) -> Tensor:  # (H, m, p + q)
+        weights: A,  # (H, m, n)
+        by_r2: A,  # (H, D or 1, m, n)
+        one: Features[A],
+        other: Features[A],
+    ) -> A:  # (H, m, p + q)
         """Derivative of sum_n(weights * k) by the embedded points `one`."""
+        found: A
         if by_r2.shape[1] == 1 and self.layout.size != 1:
             g = weights * by_r2[:, 0]
-            return 2.0 * (one.z * g.sum(dim=2)[:, :, None] - g @ other.z)
-        numeric = by_r2[:, : self.layout.p] if not len(self._cosine_of) else by_r2[:, self._dimension]
-        g = weights[:, None] * numeric  # (H, p + q, m, n)
-        return 2.0 * (one.z * g.sum(dim=3).mT - (g @ other.z.mT[..., None])[..., 0].mT)
+            found = one.z * g.sum(2)[:, :, None] - g @ other.z
+        else:
+            numeric = by_r2[:, : self.layout.p] if not len(self._cosine_of) else by_r2[:, self._dimension]
+            g = weights[:, None] * numeric  # (H, p + q, m, n)
+            found = one.z * g.sum(3).mT - (g @ other.z.mT[..., None])[..., 0].mT
+        found *= 2.0
+        return found
 
-    def _squared_distance(self, theta: Hyperparameters, one: Features, other: Features) -> Tensor:  # (H, m, n)
+    def _squared_distance(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, m, n)
         """Sum of r_i^2 over all dimensions."""
-        r2 = one.z.square().sum(dim=2)[:, :, None] + other.z.square().sum(dim=2)[:, None, :] - 2.0 * one.z @ other.z.mT
+        use = library(one.z)
+        r2: A = (one.z * one.z).sum(2)[:, :, None] + (other.z * other.z).sum(2)[:, None, :] - 2.0 * one.z @ other.z.mT
         if one is other:
-            r2.diagonal(dim1=1, dim2=2).zero_()
-        r2 = r2.clamp_min(0.0)
+            i = np.arange(r2.shape[1])
+            r2[:, i, i] = 0.0
+        r2 = use.clip(r2, 0.0, None)
         for j in range(one.choice.shape[1]):
-            differs = (one.choice[:, j, None] != other.choice[None, :, j]).to(r2.dtype)
-            r2 += (-2.0 * theta.lengthscale[:, self.layout.p + j]).exp()[:, None, None] * differs
+            differs = one.choice[:, j, None] != other.choice[None, :, j]
+            r2 += use.exp(-2.0 * theta.lengthscale[:, self.layout.p + j])[:, None, None] * differs
         return r2
 
-    def _by_dimension(self, theta: Hyperparameters, one: Features, other: Features) -> Tensor:  # (H, D, m, n)
+    def _by_dimension(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, D, m, n)
         """r_i^2 of each dimension."""
+        use = library(one.z)
         p = self.layout.p
-        r2 = (one.z.mT[:, :, :, None] - other.z.mT[:, :, None, :]).square_()
+        # Dimensions outermost in memory, over which sums are cheap only then.
+        z, other_z = _in_order(one.z.mT)[:, :, :, None], _in_order(other.z.mT)[:, :, None, :]
+        r2: A = use.empty((len(z), self.layout.size, len(one.choice), len(other.choice)), dtype=use.float64)
+        numeric = r2[:, :p]
+        use.subtract(z[:, :p], other_z[:, :p], out=numeric)
+        numeric *= numeric
         if len(self._cosine_of):
-            extra = r2[:, p:]
-            r2 = r2[:, :p]
-            r2[:, self._cosine_of] += extra
+            r2[:, self._cosine_of] += use.square(z[:, p:] - other_z[:, p:])
         if one.choice.shape[1]:
-            differs = (one.choice.T[:, :, None] != other.choice.T[:, None, :]).to(r2.dtype)
-            r2 = torch.cat([r2, (-2.0 * theta.lengthscale[:, p:]).exp()[:, :, None, None] * differs], dim=1)
+            differs = one.choice.T[:, :, None] != other.choice.T[:, None, :]
+            use.multiply(use.exp(-2.0 * theta.lengthscale[:, p:])[:, :, None, None], differs, out=r2[:, p:])
         return r2
 
-    def to_units(self, by_z: Tensor, features: Features) -> Tensor:  # (H, m, p + q) -> (H, m, p)
+    def to_units(self, by_z: A, features: Features[A]) -> A:  # (H, m, p + q) -> (H, m, p)
         """Derivative by the units, from that by the embedded points."""
-        by_column = by_z * features.slope
+        by_column: A = by_z * features.slope
         p = self.layout.p
         if not len(self._cosine_of):
             return by_column
-        by_unit = by_column[:, :, :p].clone()
+        by_unit = by_column[:, :, :p]
         by_unit[:, :, self._cosine_of] += by_column[:, :, p:]
         return by_unit

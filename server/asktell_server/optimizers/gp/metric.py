@@ -15,13 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from asktell_server.optimizers.encoding import Array
+from asktell_server.optimizers.gp.fit import Data, Priors, fit, prior_mean, sample
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
-from asktell_server.optimizers.gp.model import Data, Geometry, Posterior, Priors, Trend, fit, prior_mean, sample
+from asktell_server.optimizers.gp.posterior import Geometry, Posterior, Trend
 from asktell_server.optimizers.gp.transform import Transform
 from asktell_server.optimizers.safe_math import NumericalError
 
@@ -107,7 +106,7 @@ class _Base:
     rows: NDArray[np.intp]  # which of the first m it rests on
     transform: Transform  # of the first m
     trend: Trend | None
-    trend_observed: Tensor
+    trend_observed: Array
 
 
 class MetricModel:
@@ -167,34 +166,54 @@ class MetricModel:
             if base.trend is None:
                 observed = base.trend_observed
             else:
-                observed = torch.cat([base.trend_observed, base.trend.value(inputs)])
+                observed = np.concatenate([base.trend_observed, base.trend.value(inputs)])
             grown = base.geometry.extended(inputs, self._known_variance(base.transform, np.array([new])))
             base.geometry, base.trend_observed = grown, observed  # both or, if the numerics fail, neither
         self._base = base
         transform = self._transform_of(self._values)
         z = transform.forward(self._values[np.concatenate([base.rows, np.arange(m, n)])])
         trend_observed = None if base.trend is None else base.trend_observed
-        return Posterior(base.geometry, torch.tensor(z), base.trend, trend_observed), transform
+        return Posterior(base.geometry, z, base.trend, trend_observed), transform
 
     def _base_at(self, m: int) -> _Base:
         assert self._inputs is not None
         y = self._values[:m]
         rows = chosen(self._units[:m], self._merit(y), self._config.active_size)
         transform = self._transform_of(y)
-        inputs, known = self._inputs.rows(torch.from_numpy(rows)), self._known_variance(transform, rows)
+        inputs, known = self._inputs.rows(rows), self._known_variance(transform, rows)
         theta, trend, self.failure = self._fitted(m)
         try:
             geometry = Geometry(self.kernel, theta, inputs, known)
         except NumericalError as error:
             self.failure = str(error)
             geometry = Geometry(self.kernel, prior_mean(self.kernel, self._priors), inputs, known)
-        observed = torch.empty(0, dtype=torch.float64) if trend is None else trend.value(inputs)
+        observed = np.empty(0) if trend is None else trend.value(inputs)
         return _Base(m, geometry, rows, transform, trend, observed)
 
-    def all_inputs(self) -> Inputs:
-        """The inputs of every observation."""
+    def inputs_at(self, rows: NDArray[np.intp]) -> Inputs:
+        """The inputs of some observations."""
         assert self._inputs is not None
-        return self._inputs
+        return self._inputs.rows(rows)
+
+    def mean_at(
+        self,
+        believed: Posterior,
+        rows: NDArray[np.intp],  # (k,)
+        pending: NDArray[np.intp],  # (a,)
+    ) -> Array:  # (H, k + a)
+        """The mean at some observations and pending points, given this model's posterior with pending points added at its end."""
+        resting = self._resting()
+        places = np.minimum(np.searchsorted(resting, rows), len(resting) - 1)
+        observed = believed.mean_observed()
+        ahead = observed[:, len(resting) + pending]
+        if (resting[places] == rows).all():
+            return np.concatenate([observed[:, places], ahead], axis=1)
+        return np.concatenate([believed.mean(self.inputs_at(rows)), ahead], axis=1)
+
+    def _resting(self) -> NDArray[np.intp]:  # increasing
+        """The observations that the posterior rests on, in its order."""
+        assert self._base is not None
+        return np.concatenate([self._base.rows, np.arange(self._base.m, len(self))])
 
     def units_at(self, rows: NDArray[np.intp]) -> Array:  # (k, d)
         """Canonical units of some observations."""
@@ -203,26 +222,25 @@ class MetricModel:
 
     def active_units(self) -> Array:  # (k, d)
         """Canonical units of the observations that the posterior rests on, in its order."""
-        assert self._base is not None
-        kept: Array = self._units[np.concatenate([self._base.rows, np.arange(self._base.m, len(self))])]
+        kept: Array = self._units[self._resting()]
         return kept
 
-    def _known_variance(self, transform: Transform, rows: NDArray[np.intp]) -> Tensor:
+    def _known_variance(self, transform: Transform, rows: NDArray[np.intp]) -> Array:
         errors = self._errors[rows]
         if not errors.any():
-            return torch.zeros(len(rows), dtype=torch.float64)
+            return np.zeros(len(rows))
         values = self._values[rows]
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = np.nan_to_num(errors * transform.slope(values), nan=0.0, posinf=1e3)
-        return torch.from_numpy(np.minimum(scaled, 1e3) ** 2)
+        return np.minimum(scaled, 1e3) ** 2
 
-    def _averaged(self, theta: Hyperparameters, height: Tensor, data: Data, m: int) -> Hyperparameters:
+    def _averaged(self, theta: Hyperparameters, height: Array, data: Data, m: int) -> Hyperparameters:
         """The best set, or draws around it and a rival: few data leave much open, and one set would be too sure of itself."""
         if m > self._config.averaged:
             return theta.rows(slice(0, 1))
         # The few rounds of a chain take it nowhere else, so chains start only where the mass can be.
         rivals = min(2, int((height > height[0] - RIVAL).sum()))
-        repeated = theta.rows(torch.arange(self._config.sets) % rivals)
+        repeated = theta.rows(np.arange(self._config.sets) % rivals)
         return sample(self.kernel, data, repeated, self._generator(m), rounds=self._config.rounds, priors=self._priors)
 
     def _fitted(self, m: int) -> tuple[Hyperparameters, Trend | None, str]:
@@ -231,10 +249,8 @@ class MetricModel:
             y = self._values[:m]
             transform = self._transform_of(y)
             rows = chosen(self._units[:m], self._merit(y), self._config.fit_size)
-            at = torch.from_numpy(rows)
-            # Copied into torch's memory: in a product a vector's alignment may decide over the last bits.
-            z = torch.tensor(transform.forward(y)[rows])
-            data = Data(self._inputs.rows(at), z, self._known_variance(transform, rows))
+            z = transform.forward(y)[rows]
+            data = Data(self._inputs.rows(rows), z, self._known_variance(transform, rows))
             failure = ""
             trend = self._trend_of(data)
             if trend is not None:

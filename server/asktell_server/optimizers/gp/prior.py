@@ -13,8 +13,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asktell_server.domain.study import NormalPrior, OptimumPrior
 from asktell_server.optimizers.encoding import Array
@@ -74,12 +72,12 @@ class LogBelief(Term):
         self._belief = belief
         self._strength = STRENGTH / max(results, 1)
 
-    def value(self, inputs: Inputs) -> Tensor:
+    def value(self, inputs: Inputs) -> Array:
         return self.value_and_gradient(inputs)[0]
 
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        value = torch.zeros(len(inputs), dtype=torch.float64)
-        gradient = torch.zeros_like(inputs.x)
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
+        value = np.zeros(len(inputs))
+        gradient = np.zeros_like(inputs.x)
         for _, at, mean, width in self._belief.normal:
             off = (inputs.x[:, at] - mean) / width * inputs.active[:, at]
             value -= 0.5 * off * off
@@ -87,8 +85,8 @@ class LogBelief(Term):
         for _, is_choice, at, logs, least in self._belief.weighted:
             column = inputs.choice[:, at] if is_choice else inputs.x[:, at]
             active = column >= 0 if is_choice else inputs.active[:, at] > 0
-            found = torch.full_like(value, least)
+            found = np.full_like(value, least)
             for unit, log_weight in logs.items():
-                found = torch.where((column - unit).abs() < 1e-6, log_weight, found)
-            value += torch.where(active, found, 0.0)
+                found = np.where(np.abs(column - unit) < 1e-6, log_weight, found)
+            value += np.where(active, found, 0.0)
         return self._strength * value, self._strength * gradient

@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from asktell_server.optimizers.encoding import Array, Mask
 from asktell_server.optimizers.gp.acquisition import Term, total, total_and_gradient
@@ -26,7 +24,7 @@ from asktell_server.optimizers.gp.lbfgs import minimize
 from asktell_server.optimizers.gp.prior import Belief
 from asktell_server.optimizers.safe_math import NumericalError
 
-CACHED = 60_000
+CACHED = 120_000
 """Elements of one array of the kernel: candidates are evaluated in pieces, so that it stays in the processor's cache."""
 
 MOST_MOVES = 2_500
@@ -60,7 +58,7 @@ class Search:
     ) -> None:
         """`weight`: elements of the kernel's arrays per candidate."""
         self._cube, self._layout, self._config, self._rng, self._belief = cube, layout, config, rng, belief
-        self._free = torch.from_numpy(cube.is_free[layout.numeric])
+        self._free = cube.is_free[layout.numeric]
         self._piece = max(8, CACHED // max(1, weight))
         self._levelled = [i for i in cube.levels if cube.varies[i]]
 
@@ -109,7 +107,7 @@ class Search:
         for at in range(0, len(units), self._piece):
             inputs = Inputs.of(self._layout, units[at : at + self._piece], active[at : at + self._piece])
             parts.append(total(terms, inputs))
-        value: Array = torch.cat(parts).numpy()
+        value = np.concatenate(parts)
         return np.where(np.isfinite(value), value, -np.inf)
 
     def _pool(self, centers: Array) -> Array:  # (m, d) canonical
@@ -166,33 +164,30 @@ class Search:
         snapped = self._cube.snapped
         if snapped:
             # Between two integers there may be promise where no trial can be: it does not count.
-            rest = self._free.clone()
-            rest[torch.from_numpy(np.isin(self._layout.numeric, snapped))] = False
+            rest = self._free & ~np.isin(self._layout.numeric, snapped)
             if rest.any():
                 units, _ = self._ascended(terms, units, rest)
             value = self._evaluate(terms, units)
         return units, value
 
-    def _ascended(self, terms: Sequence[Term], units: Array, free: Tensor) -> tuple[Array, Array]:
+    def _ascended(self, terms: Sequence[Term], units: Array, free: Mask) -> tuple[Array, Array]:
         canonical, active = self._cube.canonical(units.copy())
         base = Inputs.of(self._layout, canonical, active)
-        movable = free * base.active.bool()
+        movable = free & (base.active > 0)
 
-        def negative(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        def negative(x: Array, rows: NDArray[np.intp]) -> tuple[Array, Array]:
             inputs = Inputs(x, base.active[rows], base.choice[rows])
             value, gradient = total_and_gradient(terms, inputs)
-            return -value, torch.where(movable[rows], -gradient, 0.0)
+            return -value, np.where(movable[rows], -gradient, 0.0)
 
-        lower = torch.where(movable, EDGE, base.x)
-        upper = torch.where(movable, 1.0 - EDGE, base.x)
-        x, value = minimize(negative, base.x, lower, upper, max_calls=self._config.calls, first_step=0.05)
+        lower = np.where(movable, EDGE, base.x)
+        upper = np.where(movable, 1.0 - EDGE, base.x)
+        found, value = minimize(negative, base.x, lower, upper, max_calls=self._config.calls, first_step=0.05)
         result = canonical.copy()
-        found = x.numpy()
         found = np.where(found <= EDGE, 0.0, np.where(found >= 1.0 - EDGE, 1.0, found))
-        moved = movable.numpy()
         numeric = self._layout.numeric
-        result[:, numeric] = np.where(moved, found, result[:, numeric])
-        return self._cube.canonical(result)[0], -value.numpy()
+        result[:, numeric] = np.where(movable, found, result[:, numeric])
+        return self._cube.canonical(result)[0], -value
 
     def _step(self, terms: Sequence[Term], units: Array) -> tuple[Array, Array]:
         """The best move of one levelled column to another level, again and again while it helps."""

@@ -23,9 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import GpOptimizer, StudySpec
@@ -35,10 +33,11 @@ from asktell_server.optimizers.design import Stream, generator
 from asktell_server.optimizers.encoding import Array, Encoding, Mask
 from asktell_server.optimizers.gp.acquisition import LogExpectedImprovement, LogProbabilityBelow, NegativeMean, Term
 from asktell_server.optimizers.gp.cube import Cube
+from asktell_server.optimizers.gp.fit import Priors
 from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, merit, spread
 from asktell_server.optimizers.gp.kernel import Inputs, Kernel, Layout
 from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, TrendOf, no_trend
-from asktell_server.optimizers.gp.model import Posterior, Priors
+from asktell_server.optimizers.gp.posterior import Posterior
 from asktell_server.optimizers.gp.prior import Belief, LogBelief
 from asktell_server.optimizers.gp.search import Search, SearchConfig
 from asktell_server.optimizers.gp.transfer import Sources, WeightedSources
@@ -123,8 +122,7 @@ class StudyModel:
         self._belief = Belief(self.cube, self.layout, self.settings.priors) if self.settings.priors else None
         trends = Sources(spec, self.cube, self.kernel, self.effort.priors, sources).trend if sources else no_trend
         self.objectives = [
-            self._model(i, ObjectiveTransform.of, no_trend if i else trends, self._merit)
-            for i in range(len(spec.objectives))
+            self._model(i, self._transform, no_trend if i else trends, self._merit) for i in range(len(spec.objectives))
         ]
         self.constraints = [
             # The boundary is what matters.
@@ -137,6 +135,8 @@ class StudyModel:
         self._results = 0
         # Rows of the objectives' models: whether the trial can be the best, and its values, smaller is better.
         self._eligible: Mask = np.empty(0, dtype=np.bool_)
+        self._fronts: dict[int, NDArray[np.intp]] = {}
+        """n -> the front of the first n results, of the last few n that were asked for."""
         self._values: Array = np.empty((0, len(spec.objectives)))
 
     def _model(
@@ -155,6 +155,25 @@ class StudyModel:
         """How good the first results are, all objectives considered: which of them an objective's model is to keep."""
         return merit(self._values[: len(values)]) if len(self.spec.objectives) > 1 else values
 
+    def _transform(self, values: Array) -> ObjectiveTransform:
+        """That of an objective's first values."""
+        if len(self.spec.objectives) == 1:
+            return ObjectiveTransform.of(values)
+        return ObjectiveTransform.of(values, values[self._front(len(values))])
+
+    def _front(self, n: int) -> NDArray[np.intp]:
+        """The Pareto front of the first n results: of those that can be the best, if any can."""
+        if n not in self._fronts:
+            known = max((m for m in self._fronts if m < n), default=0)
+            rows = np.concatenate([self._fronts[known], np.arange(known, n)]) if known else np.arange(n)
+            if self._eligible[:n].any():
+                # If the first that can be the best came since, those before it that cannot leave the front.
+                rows = rows[self._eligible[rows]]
+            self._fronts = {m: kept for m, kept in self._fronts.items() if m >= known} | {
+                n: rows[front(self._values[rows])]
+            }
+        return self._fronts[n]
+
     def tell(self, observations: Sequence[Observation]) -> None:
         """Adds finished trials to the end of the history."""
         if not observations:
@@ -165,7 +184,7 @@ class StudyModel:
 
         def add(model: MetricModel, rows: list[int], values: list[float], errors: list[float]) -> None:
             if rows:
-                model.add(inputs.rows(torch.tensor(rows)), units[rows], np.array(values), np.array(errors))
+                model.add(inputs.rows(np.array(rows)), units[rows], np.array(values), np.array(errors))
 
         def measured(metric: str, rows: Sequence[int]) -> tuple[list[float], list[float]]:
             found = [observations[i].measurement for i in rows]
@@ -283,27 +302,28 @@ class StudyModel:
 
     def _improvement(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> Term:
         """The term of the objectives. While no trial can be the best, anything better than the worst is an improvement."""
-        rows = self._incumbents()
-        at = self.objectives[0].all_inputs().rows(torch.from_numpy(rows))
+        rows, pending = self._incumbents(), np.empty(0, dtype=np.intp)
         if self._eligible.any():
             # Luck may have let a measurement pass; and a pending point counts if it is expected to.
-            kept = self._is_expected_feasible(at, LUCK)
-            at = at.rows(kept) if kept.any() else at
+            kept = self._is_expected_feasible(self.objectives[0].inputs_at(rows), LUCK)
+            rows = rows[kept] if kept.any() else rows
             if ahead is not None:
-                at = at.joined(ahead.rows(self._is_expected_feasible(ahead, 0.0)))
-        means = [posterior.predict(at)[0] for posterior in believed]
+                pending = np.flatnonzero(self._is_expected_feasible(ahead, 0.0))
+        means = [
+            model.mean_at(posterior, rows, pending) for model, posterior in zip(self.objectives, believed, strict=True)
+        ]
         if len(means) == 1:
-            best = means[0].min(dim=1) if self._eligible.any() else means[0].max(dim=1)
-            return LogExpectedImprovement(believed[0], best.values)
+            best = means[0].min(axis=1) if self._eligible.any() else means[0].max(axis=1)
+            return LogExpectedImprovement(believed[0], best)
         return hypervolume_improvement(believed, means, random, is_front=bool(self._eligible.any()))
 
-    def _is_expected_feasible(self, at: Inputs, deviations: float) -> Tensor:  # (m,)
+    def _is_expected_feasible(self, at: Inputs, deviations: float) -> Mask:  # (m,)
         """Whether no constraint's mean is more than so many deviations beyond the bound."""
-        found = torch.ones(len(at), dtype=torch.bool)
+        found = np.ones(len(at), dtype=np.bool_)
         for posterior in self._constraint_posteriors(None):
             mean, variance = posterior.predict(at)
-            width = (variance.mean(dim=0) + mean.var(dim=0, correction=0)).sqrt()
-            found &= mean.mean(dim=0) <= deviations * width
+            width = np.sqrt(variance.mean(axis=0) + mean.var(axis=0))
+            found &= mean.mean(axis=0) <= deviations * width
         return found
 
     def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> list[Term]:
@@ -331,7 +351,7 @@ class StudyModel:
         if len(self.objectives) > 1:
             rows = incumbents[front(self._values[incumbents])]
             return model.units_at(rows[spread(self._values[rows], 2 * CENTERS)])
-        order = torch.argsort(posterior.mean_observed().mean(dim=0), stable=True)[:CENTERS].numpy()
+        order = np.argsort(posterior.mean_observed().mean(axis=0), kind="stable")[:CENTERS]
         best: Array = model.active_units()[order]
         return best
 
@@ -357,7 +377,7 @@ def _believing(posterior: Posterior, ahead: Inputs | None, worse: float = 0.0) -
     if ahead is None:
         return posterior
     mean, variance = posterior.predict(ahead)
-    return posterior.extended(ahead, torch.zeros(len(ahead), dtype=torch.float64), mean + worse * variance.sqrt())
+    return posterior.extended(ahead, np.zeros(len(ahead)), mean + worse * np.sqrt(variance))
 
 
 def _of_sources(posterior: Posterior) -> str:
@@ -372,8 +392,8 @@ def _of_sources(posterior: Posterior) -> str:
 def _moments(posterior: Posterior, transform: Transform, inputs: Inputs) -> tuple[float, float]:
     """Mean and standard deviation of a metric at one point, on the metric's scale."""
     mean, variance = posterior.predict(inputs)
-    center = mean.mean(dim=0)
-    spread = variance.mean(dim=0) + mean.var(dim=0, correction=0)
-    if not bool(torch.isfinite(center + spread).all()):
+    center = mean.mean(axis=0)
+    spread = variance.mean(axis=0) + mean.var(axis=0)
+    if not np.isfinite(center + spread).all():
         raise NumericalError("a prediction is not finite")
-    return transform.prediction(float(center[0]), float(spread[0].sqrt()))
+    return transform.prediction(float(center[0]), float(np.sqrt(spread[0])))

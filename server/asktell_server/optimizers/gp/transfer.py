@@ -33,8 +33,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asktell_server.domain.space import CategoricalParameter, DiscreteParameter, Parameter
 from asktell_server.domain.study import StudySpec
@@ -43,12 +41,13 @@ from asktell_server.optimizers.base import SourceStudy
 from asktell_server.optimizers.design import Stream, generator
 from asktell_server.optimizers.encoding import Array, Column, Encoding, Scale
 from asktell_server.optimizers.gp.cube import Cube
+from asktell_server.optimizers.gp.fit import Data, Priors, prior_mean
 from asktell_server.optimizers.gp.foreign import metric_of, shared, unit_near
 from asktell_server.optimizers.gp.kernel import EDGE, Inputs, Kernel, Layout
 from asktell_server.optimizers.gp.metric import FitConfig, MetricModel
-from asktell_server.optimizers.gp.model import Data, Geometry, Priors, Trend, prior_mean
+from asktell_server.optimizers.gp.posterior import Geometry, Trend
 from asktell_server.optimizers.gp.transform import ObjectiveTransform
-from asktell_server.optimizers.safe_math import NumericalError
+from asktell_server.optimizers.safe_math import NumericalError, softmax
 
 LEAST = 3
 """Results that a source must have to be modelled."""
@@ -72,7 +71,7 @@ class _Map(ABC):
     """The unit of a numeric parameter in the source, of the unit that it has in the target."""
 
     @abstractmethod
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (m,) -> (m,), (m,)
+    def __call__(self, x: Array) -> tuple[Array, Array]:  # (m,) -> (m,), (m,)
         """The unit there, and its derivative."""
 
 
@@ -80,19 +79,19 @@ class _Table(_Map):
     """Of a finite parameter: exact at its values, straight lines in between."""
 
     def __init__(self, here: Array, there: Array) -> None:  # (k,), (k,)
-        self._here, self._there = torch.tensor(here), torch.tensor(there)
+        self._here, self._there = here, there
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Array) -> tuple[Array, Array]:
         if len(self._here) == 1:
-            return self._there.expand_as(x), torch.zeros_like(x)
-        inside = x.clamp(self._here[0], self._here[-1])
-        right = torch.searchsorted(self._here, inside).clamp(1, len(self._here) - 1)
+            return np.broadcast_to(self._there, x.shape), np.zeros_like(x)
+        inside = np.clip(x, self._here[0], self._here[-1])
+        right = np.clip(np.searchsorted(self._here, inside), 1, len(self._here) - 1)
         left = right - 1
         slope = (self._there[right] - self._there[left]) / (self._here[right] - self._here[left])
-        value = torch.where(
+        value = np.where(
             inside == self._here[right], self._there[right], self._there[left] + slope * (inside - self._here[left])
         )
-        return value, torch.where(inside == x, slope, 0.0)
+        return value, np.where(inside == x, slope, 0.0)
 
 
 class _Ranges(_Map):
@@ -101,24 +100,24 @@ class _Ranges(_Map):
     def __init__(self, here: Scale, there: Scale) -> None:
         self._here, self._there = here, there
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Array) -> tuple[Array, Array]:
         here, there = self._here, self._there
         if here == there:
-            return x, torch.ones_like(x)
+            return x, np.ones_like(x)
         number = here.start + here.span * x
-        slope = torch.full_like(x, here.span)
+        slope = np.full_like(x, here.span)
         if here.log:
-            root = number.exp()
-            number = (root * root + here.quarter).sqrt() if here.quarter else root
+            root = np.exp(number)
+            number = np.sqrt(root * root + here.quarter) if here.quarter else root
             slope = slope * (root / number) * root
-        inside = number.clamp(there.low, there.high)
-        slope = torch.where(inside == number, slope, 0.0)
+        inside = np.clip(number, there.low, there.high)
+        slope = np.where(inside == number, slope, 0.0)
         if not there.log:
-            return ((inside - there.start) / there.span).clamp(0.0, 1.0), slope / there.span
+            return np.clip((inside - there.start) / there.span, 0.0, 1.0), slope / there.span
         square = inside * inside - there.quarter if there.quarter else inside
-        unit = (0.5 * square.log() if there.quarter else square.log()) - there.start
+        unit = (0.5 * np.log(square) if there.quarter else np.log(square)) - there.start
         by_number = inside / square if there.quarter else 1.0 / inside
-        return (unit / there.span).clamp(0.0, 1.0), slope * by_number / there.span
+        return np.clip(unit / there.span, 0.0, 1.0), slope * by_number / there.span
 
 
 def map_of(here: Parameter, column_here: Column, there: Parameter, column_there: Column) -> _Map:
@@ -180,42 +179,43 @@ class Bridge:
         active = np.array([[name in point for name in self._names] for point in points], dtype=np.bool_)
         return units, Inputs.of(self.layout, units, active.reshape(units.shape))
 
-    def __call__(self, inputs: Inputs) -> tuple[Inputs, Tensor]:  # m inputs -> m inputs, (m, p there)
+    def __call__(self, inputs: Inputs) -> tuple[Inputs, Array]:  # m inputs -> m inputs, (m, p there)
         """Inputs of the source, and the derivative of each numeric unit by that of the target."""
         m = len(inputs)
-        x, active, slopes = ([torch.zeros((m, 0), dtype=torch.float64)] for _ in range(3))
+        x, active, slopes = ([np.zeros((m, 0))] for _ in range(3))
         for at, mapped in zip(self._numeric, self._maps, strict=True):
-            here = torch.full((m,), 0.5, dtype=torch.float64) if at is None else inputs.x[:, at]
+            here = np.full(m, 0.5) if at is None else inputs.x[:, at]
             unit, slope = mapped(here)
-            x.append(unit.clamp(EDGE, 1.0 - EDGE)[:, None])
+            x.append(np.clip(unit, EDGE, 1.0 - EDGE)[:, None])
             slopes.append(slope[:, None])
             # A parameter that cannot vary is not among the inputs: it counts as active.
-            active.append(torch.ones((m, 1), dtype=torch.float64) if at is None else inputs.active[:, at, None])
-        choices = [torch.zeros((m, 0), dtype=torch.float64)]
+            active.append(np.ones((m, 1)) if at is None else inputs.active[:, at, None])
+        choices = [np.zeros((m, 0))]
         for at, units in zip(self._categorical, self._choices, strict=True):
             if at is None:
-                choices.append(units.expand(m)[:, None])
+                choices.append(np.broadcast_to(units, m)[:, None])
                 continue
             unit = inputs.choice[:, at]
-            cell = (unit * len(units)).long().clamp(0, len(units) - 1)
-            choices.append(torch.where(unit < 0, -1.0, units[cell])[:, None])
-        return Inputs(torch.cat(x, dim=1), torch.cat(active, dim=1), torch.cat(choices, dim=1)), torch.cat(
-            slopes, dim=1
+            cell = np.clip((unit * len(units)).astype(np.intp), 0, len(units) - 1)
+            choices.append(np.where(unit < 0, -1.0, units[cell])[:, None])
+        units_there, is_active, chosen, by_unit = (
+            np.concatenate(part, axis=1) for part in (x, active, choices, slopes)
         )
+        return Inputs(units_there, is_active, chosen), by_unit
 
-    def back(self, gradient: Tensor, slopes: Tensor) -> Tensor:  # (m, p there), (m, p there) -> (m, p here)
+    def back(self, gradient: Array, slopes: Array) -> Array:  # (m, p there), (m, p there) -> (m, p here)
         """The gradient by the target's numeric units."""
-        found = gradient.new_zeros((len(gradient), self._p_here))
+        found = np.zeros((len(gradient), self._p_here))
         for j, at in enumerate(self._numeric):
             if at is not None:
                 found[:, at] += gradient[:, j] * slopes[:, j]
         return found
 
 
-def _choice_units(here: Parameter, there: Parameter, column: Column) -> Tensor:  # (choices here,)
+def _choice_units(here: Parameter, there: Parameter, column: Column) -> Array:  # (choices here,)
     """The unit in the source of each choice, -1 as if inactive for unknown ones."""
     units = [unit_near(there, column, here.level(k)) for k in range(here.cardinality or 0)]
-    return torch.tensor([-1.0 if unit is None else unit for unit in units], dtype=torch.float64)
+    return np.array([-1.0 if unit is None else unit for unit in units])
 
 
 class SourceModel:
@@ -249,23 +249,23 @@ class SourceModel:
         assert isinstance(transform, ObjectiveTransform)
         self._transform = transform
 
-    def prediction(self, inputs: Inputs) -> Tensor:  # (m,)
+    def prediction(self, inputs: Inputs) -> Array:  # (m,)
         """The mean at points of the target, in the source's (y - lowest) / (median - lowest)."""
-        return self._raised(self._posterior.mean(self._bridge(inputs)[0]).mean(dim=0))[0]
+        return self._raised(self._posterior.mean(self._bridge(inputs)[0]).mean(axis=0))[0]
 
-    def prediction_with_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:  # (m,), (m, p)
+    def prediction_with_gradient(self, inputs: Inputs) -> tuple[Array, Array]:  # (m,), (m, p)
         """The same, and its gradient."""
         there, slopes = self._bridge(inputs)
         mean, gradient = self._posterior.mean_with_gradient(there)
-        value, slope = self._raised(mean.mean(dim=0))
-        return value, slope[:, None] * self._bridge.back(gradient.mean(dim=0), slopes)
+        value, slope = self._raised(mean.mean(axis=0))
+        return value, slope[:, None] * self._bridge.back(gradient.mean(axis=0), slopes)
 
-    def _raised(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _raised(self, z: Array) -> tuple[Array, Array]:
         bent = self._transform.center + self._transform.deviation * z
-        power = (bent.clamp(1.0, MAX_LOG) - 1.0).exp()
+        power = np.exp(np.clip(bent, 1.0, MAX_LOG) - 1.0)
         is_linear = bent <= 1.0
-        slope = torch.where(is_linear, 1.0, torch.where(bent < MAX_LOG, power, 0.0))
-        return torch.where(is_linear, bent, power), self._transform.deviation * slope
+        slope = np.where(is_linear, 1.0, np.where(bent < MAX_LOG, power, 0.0))
+        return np.where(is_linear, bent, power), self._transform.deviation * slope
 
 
 @dataclass(frozen=True)
@@ -283,15 +283,15 @@ class WeightedSources(Trend):
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
 
-    def value(self, inputs: Inputs) -> Tensor:
-        found = torch.zeros(len(inputs), dtype=torch.float64)
+    def value(self, inputs: Inputs) -> Array:
+        found = np.zeros(len(inputs))
         for part in self.parts:
             found = found + part.weight * _forward(part.transform, part.source.prediction(inputs))[0]
         return found
 
-    def value_and_gradient(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        value = torch.zeros(len(inputs), dtype=torch.float64)
-        gradient = torch.zeros_like(inputs.x)
+    def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
+        value = np.zeros(len(inputs))
+        gradient = np.zeros_like(inputs.x)
         for part in self.parts:
             raised, by_unit = part.source.prediction_with_gradient(inputs)
             z, slope = _forward(part.transform, raised)
@@ -300,11 +300,11 @@ class WeightedSources(Trend):
         return value, gradient
 
 
-def _forward(transform: ObjectiveTransform, y: Tensor) -> tuple[Tensor, Tensor]:
+def _forward(transform: ObjectiveTransform, y: Array) -> tuple[Array, Array]:
     """`transform.forward`, and its derivative."""
     raised = (y * 2.0**-transform.exponent - transform.lowest) / transform.unit
-    bent = torch.where(raised <= 1.0, raised, 1.0 + raised.clamp_min(1.0).log())
-    slope = 2.0**-transform.exponent / raised.clamp_min(1.0) / transform.unit / transform.deviation
+    bent = np.where(raised <= 1.0, raised, 1.0 + np.log(np.maximum(raised, 1.0)))
+    slope = 2.0**-transform.exponent / np.maximum(raised, 1.0) / transform.unit / transform.deviation
     return (bent - transform.center) / transform.deviation, slope
 
 
@@ -326,11 +326,11 @@ class Sources:
             return None
         for model in models:
             raised = model.prediction(data.inputs)
-            transforms.append(ObjectiveTransform.of(raised.numpy()))
+            transforms.append(ObjectiveTransform.of(raised))
             columns.append(_forward(transforms[-1], raised)[0])
         try:
-            found = weights(self._kernel, self._priors, data, torch.stack(columns, dim=1))
-        except (NumericalError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            found = weights(self._kernel, self._priors, data, np.stack(columns, axis=1))
+        except (NumericalError, np.linalg.LinAlgError):
             return None
         parts = [
             Part(weight, model, transform)
@@ -375,34 +375,34 @@ def weights(
     kernel: Kernel,
     priors: Priors,
     data: Data,
-    basis: Tensor,  # (n, J)
-) -> Tensor:  # (J,)
+    basis: Array,  # (n, J)
+) -> Array:  # (J,)
     """The weights of sources whose b at the target's points are the columns of `basis`; see the head of this module."""
     geometry = Geometry(kernel, prior_mean(kernel, priors), data.inputs, data.known_variance)
-    white = geometry.inverse_factor[0] @ torch.cat([torch.ones_like(basis[:, :1]), basis, data.y[:, None]], dim=1)
+    white = geometry.inverse_factor[0] @ np.concatenate([np.ones_like(basis[:, :1]), basis, data.y[:, None]], axis=1)
     ones = white[:, :1]
     # c flat: what is along the constant says nothing.
     rest = white[:, 1:] - ones @ (ones.mT @ white[:, 1:]) / (ones.mT @ ones)
     products = rest.mT @ rest
     gram, by_y, square = products[:-1, :-1], products[:-1, -1], products[-1, -1]
     j = len(gram)
-    inside = (torch.arange(2**j)[:, None] >> torch.arange(j) & 1).to(torch.float64)  # (2^J, J)
-    size = inside.sum(dim=1)
-    mean = inside / size.clamp_min(1.0)[:, None]
+    inside = (np.arange(2**j)[:, None] >> np.arange(j) & 1).astype(np.float64)  # (2^J, J)
+    size = inside.sum(axis=1)
+    mean = inside / np.maximum(size, 1.0)[:, None]
     # Sources outside of S have the precision matrix of the identity and change nothing.
     precision = inside[:, :, None] * inside[:, None, :] * gram
-    precision = precision + torch.diag_embed(torch.where(inside > 0, SLAB**-2, 1.0).to(torch.float64))
+    precision += np.eye(j) * np.where(inside > 0, SLAB**-2, 1.0)[:, None, :]
     left = inside * (by_y - mean @ gram)  # B' (y - B w0)
-    change = torch.linalg.solve(precision, left[:, :, None])[:, :, 0]
-    residual = square - 2.0 * mean @ by_y + ((mean @ gram) * mean).sum(dim=1) - (left * change).sum(dim=1)
-    determinant = torch.linalg.slogdet(precision)[1]
+    change = np.linalg.solve(precision, left[:, :, None])[:, :, 0]
+    residual = square - 2.0 * mean @ by_y + ((mean @ gram) * mean).sum(axis=1) - (left * change).sum(axis=1)
+    determinant = np.linalg.slogdet(precision)[1]
     by_size = [math.log(EMPTY)] + [math.log((1.0 - EMPTY) / j / math.comb(j, k)) for k in range(1, j + 1)]
     log_evidence = (
-        torch.tensor(by_size, dtype=torch.float64)[size.long()]
+        np.array(by_size)[size.astype(np.intp)]
         - 0.5 * (determinant + 2.0 * math.log(SLAB) * size)
-        - (SHAPE + 0.5 * (len(data) - 1)) * (RATE + 0.5 * residual.clamp_min(0.0)).log()
+        - (SHAPE + 0.5 * (len(data) - 1)) * np.log(RATE + 0.5 * np.maximum(residual, 0.0))
     )
-    found: Tensor = (torch.softmax(log_evidence, dim=0)[:, None] * inside * (mean + change)).sum(dim=0)
-    if not bool(torch.isfinite(found).all()):
+    found: Array = (softmax(log_evidence, axis=0)[:, None] * inside * (mean + change)).sum(axis=0)
+    if not np.isfinite(found).all():
         raise NumericalError("the weights of sources are not finite")
-    return found.clamp_min_(0.0)
+    return np.maximum(found, 0.0)

@@ -5,7 +5,8 @@ Values are scaled by a power of two first, so that no difference of the better o
     objective    r = (y - lowest) / (median - lowest), and z = r where that is at most 1, else 1 + log r, and beyond LONG units of
                  that, LONG + log of the excess: the better half keeps its shape, on which the search for the best depends, and
                  however bad the rest is it cannot drown that shape (the idea of Vizier's half-rank warping [1]_, with the
-                 logarithm, which is smooth, in place of ranks)
+                 logarithm, which is smooth, in place of ranks). Of several objectives the front counts, not what is best in
+                 one: if that reaches farther than the median, the middle of its values takes the median's place
     constraint   sign(v) log(1 + |v| / scale) of the violation v: 0 stays the boundary [2]_
     cost         log y
     label        as it is
@@ -28,6 +29,8 @@ from asktell_server.optimizers.encoding import Array
 LARGEST = float(np.finfo(np.float64).max)
 LONG = 4.0
 """Where the second logarithm begins: at exp(LONG - 1) = 20 times the distance of the median."""
+TINY = 1e-9
+"""What is nearer to the lowest value than this share of what a front reaches says nothing about the front's shape."""
 BEYOND = 1.0
 """How far beyond the worst value a prediction may lie, in units of the bent scale."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
@@ -77,13 +80,20 @@ class ObjectiveTransform(Transform):
     highest: float
 
     @classmethod
-    def of(cls, y: Array) -> ObjectiveTransform:  # (n,), n >= 1
-        """The transform that n values ask for."""
+    def of(cls, y: Array, front: Array | None = None) -> ObjectiveTransform:  # (n,), n >= 1; (k,)
+        """The transform that n values ask for; `front` are those of them at which no other objective is better as well."""
         better = y[y <= np.sort(y)[(len(y) - 1) // 2]]
+        if front is not None:
+            better = np.concatenate([better, front])
         exponent = int(np.frexp(np.abs(better).max())[1]) + 1
         lowest = float(np.ldexp(y.min(), -exponent))
         raised = _scaled(y, exponent) - lowest
         unit = float(np.median(raised)) or float(raised.mean())
+        if front is not None:
+            # Half a front may be at one objective's lowest value, give or take rounding.
+            reached = _scaled(front, exponent) - lowest
+            reached = reached[reached > TINY * reached.max()]
+            unit = max(unit, float(np.median(reached))) if len(reached) else unit
         if not unit > 1e-300:
             return cls(exponent, lowest, 1.0, 0.0, 1.0, 0.0)
         z = _bent(raised / unit)
