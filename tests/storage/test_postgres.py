@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from asktell_server.storage.base import ForeignCommit, Snapshot, Transaction
 from asktell_server.storage.opening import open_storage
 from asktell_server.storage.postgresql import connecting, listening, writer
 from asktell_server.storage.postgresql.storage import PostgresStorage
+from asktell_server.storage.postgresql.transaction import WritingTransaction
 from asktell_server.storage.schema import metadata
 from asktell_server.testing.postgresql import PostgresServer
 from asktell_server.testing.samples import a_study, a_trial, add_study, ask, full_trial, numbers
@@ -293,6 +294,65 @@ async def test_who_changed_a_study_last_is_known(postgres_url: str) -> None:
     assert own_again == (4, 3)
 
 
+async def test_a_study_that_others_changed_unheard_of_is_read_again(postgres_url: str) -> None:
+    """A storage that has had studies to itself does not go on from what it remembers of them, whatever others did to them meanwhile:
+    changed, deleted, made anew or held; works on other studies in the same batch are done as well.
+    """
+
+    def revision(name: str) -> Callable[[Transaction], int | None]:
+        def work(tx: Transaction) -> int | None:
+            study = tx.lock_study("default", name)
+            return None if study is None else study.revision
+
+        return work
+
+    async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as two:
+        names = ["left", "changed", "deleted", "renewed", "held"]
+        ids = {name: (await add_study(one, a_study(name))).id for name in names}
+        for name in names * 3:
+            await one.write(ask("default", name))
+        await two.write(ask("default", "changed"))
+        await two.write(lambda tx: tx.delete_study(ids["deleted"]))
+        await two.write(lambda tx: tx.delete_study(ids["renewed"]))
+        await add_study(two, a_study("renewed"))
+
+        with psycopg.connect(postgres_url) as other:
+            other.execute("SELECT * FROM studies WHERE id = %s FOR UPDATE", (ids["held"],))
+            found = {name: one.submit(revision(name)) for name in names}
+            given = one.submit(ask("default", "changed"))
+            await asyncio.wait([future for name, future in found.items() if name != "held"])
+            assert not found["held"].done()
+
+        assert {name: await future for name, future in found.items()} == {
+            "left": 4,
+            "changed": 5,
+            "deleted": None,
+            "renewed": 1,
+            "held": 4,
+        }
+        assert await given == 5
+
+
+async def test_a_study_that_others_change_is_not_expected_to_stay(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storages that take turns at a study read it under the lock: only the first time is a transaction sent in vain."""
+    mistakes = []
+
+    class Counting(WritingTransaction):
+        def was_mistaken(self) -> bool:
+            mistakes.append(super().was_mistaken())
+            return mistakes[-1]
+
+    monkeypatch.setattr(writer, "WritingTransaction", Counting)
+    async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as two:
+        await add_study(one, a_study())
+        given = [await storage.write(ask("default", "digits")) for _ in range(30) for storage in (one, two, one)]
+
+    assert given == list(range(1, 91))
+    assert mistakes == [True]
+
+
 async def test_a_failed_work_is_nobodys_change(postgres_url: str) -> None:
     """What was rolled back here and then written by another storage at the same revision counts as the other's."""
 
@@ -488,6 +548,7 @@ async def test_a_work_whose_connection_is_cut_is_run_again(postgres_url: str) ->
         def cut(tx: Transaction) -> int:
             nonlocal runs
             runs += 1
+            tx.trials(stored.id, limit=1)
             number = ask("default", "digits")(tx)
             if runs == 1:
                 with psycopg.connect(postgres_url) as other:

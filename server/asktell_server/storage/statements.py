@@ -82,6 +82,10 @@ class Statements:
         # The same without waiting: no row is found either when there is none or when another transaction holds it.
         self.try_lock_study = self._text(by_name.with_for_update(skip_locked=True))
         self.try_lock_study_by_id = self._text(by_id.with_for_update(skip_locked=True))
+        # For who expects to find the study at a revision: if it is not, this divides by zero, which ends the transaction.
+        expected = select(studies.c.id).where(_is(studies.c.id), _is(studies.c.revision))
+        self.lock_study_as_expected = self._text(self._one_over(expected.with_for_update()))
+        self.try_lock_study_as_expected = self._text(self._one_over(expected.with_for_update(skip_locked=True)))
         new_study = {name: value for name, value in _all(studies).items() if name != "id"}
         self.insert_study = self._text(insert(studies).values(new_study).returning(studies.c.id))
         self.update_study = self._text(update(studies).where(_is(studies.c.id)).values(_mutable(studies)))
@@ -164,6 +168,10 @@ class Statements:
             .values({"revoke_time": bindparam("revoke_time")})
             .returning(tokens.c.id)
         )
+
+    @staticmethod
+    def _one_over(rows: Select[tuple[int]]) -> Select[int]:
+        return select(_ONE // func.count()).select_from(rows.subquery())
 
     def _text(self, statement: ClauseElement) -> str:
         return str(statement.compile(dialect=self._dialect))

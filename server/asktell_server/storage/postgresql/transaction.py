@@ -3,6 +3,9 @@
 A study that a work locks stays locked until the transaction ends. Only the first lock of a transaction waits; later ones,
 taken while others are held, do not, so that two servers never wait for each other: the work raises `Busy` and is put off.
 
+A study that nobody else seems to change is expected to be as this server left it: its lock is sent along with all the rest and fails,
+and the transaction with it, if it is not. So most transactions need a single round trip.
+
 In pipeline mode a statement that only writes costs no round trip: it is kept until something is read or committed, and sent along.
 Its errors come up then, at some other work or at the commit. What a work needs to know at once (does the row exist?) is known from
 the lock: nobody else can have removed it. Whatever is sent ends with a Sync, so that PostgreSQL sees when a
@@ -32,6 +35,10 @@ from asktell_server.storage.write_cache import KeepingTransaction, as_updated
 
 # Studies of which it is remembered who changed them last, and trials that are remembered as they were written.
 REMEMBERED = 10_000
+# Studies that are remembered as they were written.
+EXPECTED = 1000
+# Locks in a row that must find a study as this server left it, once another server was seen to change it, until that is expected.
+CALM = 16
 
 
 class Busy(BaseException):
@@ -85,23 +92,58 @@ class Knowledge:
         self._own: OrderedDict[int, int] = OrderedDict()
         self._others: dict[int, int] = {}
         self._trials: OrderedDict[tuple[int, int], Trial] = OrderedDict()
+        self._shared: dict[int, int] = {}
+        """Studies that others changed not long ago, with the locks that are left until it is long ago."""
+        self._expected: OrderedDict[int, Study] = OrderedDict()
+        self._ids: dict[tuple[str, str], int] = {}
 
     def locked(self, study: Study) -> None:
         """What is in the database now: not ours, unless it is what we wrote last."""
         if self._own.get(study.id) != study.revision:
             self._others[study.id] = study.revision
+            self._shared[study.id] = CALM
+        elif study.id in self._shared:
+            self._shared[study.id] -= 1
+            if not self._shared[study.id]:
+                del self._shared[study.id]
 
-    def committed(self, revisions: Mapping[int, int], trials: Mapping[tuple[int, int], Trial]) -> None:
-        """We changed these studies and trials and it is durable."""
+    def expected(self, study_id: int | None) -> Study | None:
+        """The study as it will be found, unless another server has begun to change it."""
+        return None if study_id is None else self._expected.get(study_id)
+
+    def expected_by_name(self, project: str, name: str) -> Study | None:
+        """As `expected`, by name."""
+        return self.expected(self._ids.get((project, name)))
+
+    def mistaken(self, study_id: int) -> None:
+        """The study may be otherwise than expected: it is to be read again."""
+        study = self._expected.pop(study_id, None)
+        if study is not None:
+            del self._ids[study.project, study.name]
+
+    def committed(
+        self, revisions: Mapping[int, int], trials: Mapping[tuple[int, int], Trial], studies: Mapping[int, Study]
+    ) -> None:
+        """We changed these studies and trials and it is durable; `studies` are those that were locked, as they are now."""
         for study_id, revision in revisions.items():
             self._own[study_id] = revision
             self._own.move_to_end(study_id)
+            if study_id not in studies:
+                self.mistaken(study_id)
+        for study_id, study in studies.items():
+            if study_id not in self._shared:
+                self._expected[study_id] = study
+                self._expected.move_to_end(study_id)
+                self._ids[study.project, study.name] = study_id
+        while len(self._expected) > EXPECTED:
+            self.mistaken(next(iter(self._expected)))
         for key, trial in trials.items():
             self._trials[key] = trial
             self._trials.move_to_end(key)
         while len(self._own) > REMEMBERED:
             forgotten, _ = self._own.popitem(last=False)
             self._others.pop(forgotten, None)
+            self._shared.pop(forgotten, None)
         while len(self._trials) > REMEMBERED:
             self._trials.popitem(last=False)
 
@@ -129,6 +171,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._revisions: dict[int, int] = {}
         self._pipeline: psycopg.Pipeline | None = None
         self._unsent: list[tuple[str, Mapping[str, Any]]] = []
+        self._expecting = False
+        self._expectations: set[int] = set()
         self.waits_for: object = None
         """The id or (project, name) of the study that the last lock waited for."""
 
@@ -137,14 +181,16 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         """Grows with every change, sent or kept."""
         return self._written + self._kept_changes
 
-    def begin(self, busy: set[object], pipeline: psycopg.Pipeline | None = None) -> None:
+    def begin(self, busy: set[object], pipeline: psycopg.Pipeline | None = None, *, expecting: bool = False) -> None:
         """A new transaction, in this pipeline if there is one.
 
-        `busy` collects ids and names of studies that others hold: whoever wants them is put off at once.
+        `busy` collects ids and names of studies that others hold: whoever wants them is put off at once. `expecting`: studies
+        that nobody else seems to change are taken to be as this server left them; what is sent fails if they are not.
         """
         self.forget()
         self._busy = busy
         self._pipeline = pipeline
+        self._expecting = expecting
         self._written = self._kept_changes = 0
 
     def forget(self) -> None:
@@ -154,6 +200,13 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._changed_trials.clear()
         self._revisions.clear()
         self._unsent.clear()
+        self._expectations.clear()
+
+    def was_mistaken(self) -> bool:
+        """Whether this transaction, which failed, took anything for granted. It will not again."""
+        for study_id in self._expectations:
+            self._knowledge.mistaken(study_id)
+        return bool(self._expectations)
 
     def flush(self) -> None:
         """Writes what was kept; nothing but the commit may follow."""
@@ -189,7 +242,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
 
     def committed(self) -> None:
         """Remembers what this transaction changed, which is durable now."""
-        self._knowledge.committed(self._revisions, {key: self._trials[key] for key in self._changed_trials})
+        trials = {key: self._trials[key] for key in self._changed_trials}
+        self._knowledge.committed(self._revisions, trials, self._studies)
 
     def others_revision(self, study_id: int) -> int:
         """A revision of the locked study after which every change was made by this server."""
@@ -211,6 +265,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         study_id = self._ids.get((project, name))
         if study_id is not None:
             return self._studies[study_id]
+        if self._expecting and (expected := self._knowledge.expected_by_name(project, name)) is not None:
+            return self._expect(expected)
         key = {"project": project, "name": name}
         found = self._locked((project, name), self._statements.lock_study, self._statements.try_lock_study, key)
         if found is None and self._holding and (there := super().study(project, name)) is not None:
@@ -221,6 +277,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         """As `lock_study`, by internal id."""
         if study_id in self._studies:
             return self._studies[study_id]
+        if self._expecting and (expected := self._knowledge.expected(study_id)) is not None:
+            return self._expect(expected)
         key = {"id": study_id}
         found = self._locked(study_id, self._statements.lock_study_by_id, self._statements.try_lock_study_by_id, key)
         if found is None and self._holding and (there := super().study_by_id(study_id)) is not None:
@@ -240,6 +298,15 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         if study is not None:
             self._knowledge.locked(study)
         return self._kept(study)
+
+    def _expect(self, study: Study) -> Study:
+        """Locks a study as it is believed to be, without waiting for the answer."""
+        statements = self._statements
+        lock = statements.try_lock_study_as_expected if self._holding else statements.lock_study_as_expected
+        self._run(lock, {"id": study.id, "revision": study.revision})
+        self._expectations.add(study.id)
+        self._kept(study)
+        return study
 
     def _put_off(self, study: Study) -> None:
         self._busy |= {study.id, (study.project, study.name)}

@@ -6,6 +6,7 @@ has to be waited for.
 
     take what is queued ─> BEGIN ─> run each work, flush ─> COMMIT ─> answer in order ─> tell other servers
                                         │ one raised
+                                        ├─ after a study was expected otherwise than it is: ROLLBACK, and once more, reading
                                         ├─ after writing nothing: its error is its answer, the rest go on
                                         ├─ its study is held by another server: it is put off, with all later works on
                                         │  this study, and comes first in the next batch
@@ -133,6 +134,7 @@ class PostgresWriter(BatchWriter):
         done: list[Job] = []
         off: list[Job] = []
         waiting = list(batch)
+        expecting = True
         while waiting:
             connection, transaction = self._connected()
             failure: BaseException | None = None
@@ -147,7 +149,7 @@ class PostgresWriter(BatchWriter):
                 with connection.pipeline() as pipeline:
                     try:
                         connection.execute(_BEGIN)
-                        transaction.begin(busy, pipeline)
+                        transaction.begin(busy, pipeline, expecting=expecting)
                         for job in waiting:
                             blocked = job
                             (done if self._attempt(job, transaction) else off).append(job)
@@ -170,7 +172,12 @@ class PostgresWriter(BatchWriter):
                 break
             assert failure is not None
             cause = failure if isinstance(failure, psycopg.Error) else failure.__cause__
+            was_mistaken = transaction.was_mistaken()
             self._roll_back(cause, sent=sent)
+            if was_mistaken:
+                expecting = False
+                off = off[:off_before]
+                continue
             if not isinstance(cause, errors.LockNotAvailable) or blocked is None:
                 if not isinstance(failure, _Spoilt) and not isinstance(cause, psycopg.Error):
                     _log.error("a commit of %d works failed", len(batch), exc_info=failure)
