@@ -399,6 +399,42 @@ async def test_commits_are_heard_by_the_others(postgres_url: str) -> None:
     assert own == []
 
 
+async def test_who_is_alone_tells_nobody_until_others_come(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits are told from soon after a second storage comes until soon after it goes."""
+    monkeypatch.setattr(listening, "POLL_S", 0.1)
+    told: list[str] = []
+
+    def hear() -> None:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f"LISTEN {listening.CHANNEL}")
+            told.extend(notify.payload for notify in connection.notifies(timeout=1.0))
+
+    async def writes(storage: PostgresStorage) -> list[str]:
+        """What is told meanwhile, without the names of who tells it."""
+        told.clear()
+        hearing = asyncio.create_task(asyncio.to_thread(hear))
+        await asyncio.sleep(0.5)
+        await storage.write(ask("default", "digits"))
+        await hearing
+        return [studies for payload in told if (studies := payload.partition(" ")[2])]
+
+    one, two = (PostgresStorage(postgres_url, observer=Commits()) for _ in range(2))
+    one.listen(lambda _: None)
+    two.listen(lambda _: None)
+    await one.start()
+    stored = await add_study(one, a_study())
+    alone = await writes(one)
+    await two.start()
+    together = await writes(one)
+    await two.stop()
+    alone_again = await writes(one)
+    await one.stop()
+
+    assert alone == []
+    assert together == [f"{stored.id}:3"]
+    assert alone_again == []
+
+
 async def test_many_changes_are_told_in_payloads_that_fit() -> None:
     """However many studies a commit changed, no payload reaches the 8000 bytes that PostgreSQL allows."""
     changed = {2**62 + i: 2**62 for i in range(1000)}

@@ -55,7 +55,7 @@ def reading_postgresql(url: str) -> Iterator[Reading]:
         return connection.execute(query).fetchall()
 
     try:
-        served = serving(connection)
+        served = serving(connection) > 0
         connection.execute("SET idle_in_transaction_session_timeout = 0")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield Reading(all_, PlainTransaction(connection, compiled()), served)

@@ -4,7 +4,8 @@ After each commit a server notifies `CHANNEL` with its own name (its origin) and
 can be lost with a connection or with a server that dies right after its commit. So every POLL_S, and whenever the connection was
 made anew, who listens hears that anything may have changed.
 
-The same connection holds a shared advisory lock for as long as the server lives: `serving` tells whether any does.
+The same connection holds a shared advisory lock for as long as the server lives: `serving` tells how many do. A server that has nobody
+beside it need not notify; so each says when it begins to listen, and all count again at every poll.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ def commits(payload: str) -> tuple[str, list[ForeignCommit]]:
         return "", []
 
 
-def serving(connection: Connection) -> bool:
-    """Whether a server listens on the database of the connection."""
+def serving(connection: Connection) -> int:
+    """How many servers listen on the database of the connection."""
     found = connection.execute(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ShareLock' AND objsubid = 2 "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
         "AND (classid::bigint, objid::bigint) = (%s::bigint, %s::bigint)",
         _LOCK,
     ).fetchone()
-    return found is not None and found != (0,)
+    return int(str(found[0])) if found else 0
 
 
 class Listener:
@@ -67,6 +68,8 @@ class Listener:
         self._origin = origin
         self._heard = heard
         self._loop = loop
+        self.is_alone = False
+        """Whether no other server listens, so that nobody misses notifications."""
         self._waker, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="asktell-listener", daemon=True)
         self._thread.start()
@@ -90,10 +93,12 @@ class Listener:
                 with connection:
                     connection.execute("SELECT pg_advisory_lock_shared(%s::int, %s::int)", _LOCK)
                     connection.execute(f"LISTEN {CHANNEL}")
-                    self._say([])
+                    connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._origin))
+                    self._poll(connection)
                     if self._listen(connection):
                         return
             except psycopg.Error as error:
+                self.is_alone = False
                 _log.warning("listening to other servers was interrupted: %s", one_line(error))
 
     def _listen(self, connection: Connection) -> bool:
@@ -104,13 +109,19 @@ class Listener:
             for notify in connection.notifies(timeout=0):
                 origin, changed = commits(notify.payload)
                 if origin != self._origin:
+                    self.is_alone = False
                     found += changed
             if found:
                 self._say(found)
             if time.monotonic() >= polled + POLL_S:
                 polled = time.monotonic()
-                self._say([])
+                self._poll(connection)
         return True
+
+    def _poll(self, connection: Connection) -> None:
+        """Looks who else is there, and says that anything may have changed."""
+        self.is_alone = serving(connection) == 1
+        self._say([])
 
     def _sleep(self, connection: Connection | None, seconds: float) -> bool:
         """Until there is something to read or the time is over; True if it was told to stop."""

@@ -33,7 +33,7 @@ def upgraded(target: Target) -> bool:
     try:
         # Another server may take its time over the same.
         connection.execute("SET lock_timeout = 0")
-        others_serve = serving(connection)
+        others_serve = serving(connection) > 0
         if not _is_newest(connection):
             from asktell_server.storage.migrate import upgrade_postgresql  # slow to load, and seldom needed
 
@@ -104,6 +104,7 @@ class PostgresStorage:
                 self._target,
                 self._statements,
                 origin=origin,
+                listener=self._listener,
                 observer=self._observer,
                 max_batch=self._max_batch,
                 loop=loop,

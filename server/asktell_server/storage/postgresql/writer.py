@@ -70,15 +70,17 @@ class PostgresWriter(BatchWriter):
         statements: Statements,
         *,
         origin: str,
+        listener: listening.Listener | None,
         observer: CommitObserver,
         max_batch: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """`origin`: the name under which this server tells others of its commits."""
+        """`origin`: the name under which this server tells others of its commits; `listener` knows whether there are any."""
         super().__init__(max_batch=max_batch, loop=loop)
         self._target = target
         self._statements = statements
         self._origin = origin
+        self._listener = listener
         self._observer = observer
         self._knowledge = Knowledge()
         self._connection: Connection | None = None
@@ -269,7 +271,9 @@ class PostgresWriter(BatchWriter):
         return True
 
     def _notify(self, connection: Connection, changed: Mapping[int, int]) -> None:
-        """Tells the other servers which studies changed."""
+        """Tells the other servers, if there are any, which studies changed."""
+        if self._listener is not None and self._listener.is_alone:
+            return
         for payload in listening.payloads(self._origin, changed):
             connection.execute("SELECT pg_notify(%s, %s)", (listening.CHANNEL, payload))
 
