@@ -6,7 +6,7 @@ taken while others are held, do not, so that two servers never wait for each oth
 A study that nobody else seems to change is expected to be as this server left it: its lock is sent along with all the rest and fails,
 and the transaction with it, if it is not. So most transactions need a single round trip.
 
-In pipeline mode a statement that only writes costs no round trip: it is kept until something is read or committed, and sent along.
+A statement that only writes costs no round trip: it is kept until something is read or committed, and sent along (`wire`).
 Its errors come up then, at some other work or at the commit. What a work needs to know at once (does the row exist?) is known from
 the lock: nobody else can have removed it. Whatever is sent ends with a Sync, so that PostgreSQL sees when a
 transaction idles: only then does it end one whose server was paused with a study locked.
@@ -29,6 +29,7 @@ from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.storage.base import StoredRequest
 from asktell_server.storage.postgresql.connecting import Connection, one_line
+from asktell_server.storage.postgresql.wire import Statement, Wire, rows
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
 from asktell_server.storage.write_cache import KeepingTransaction, as_updated
@@ -39,6 +40,10 @@ REMEMBERED = 10_000
 EXPECTED = 1000
 # Locks in a row that must find a study as this server left it, once another server was seen to change it, until that is expected.
 CALM = 16
+
+
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
+_COMMIT = "COMMIT"
 
 
 class Busy(BaseException):
@@ -163,35 +168,39 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
     def __init__(self, connection: Connection, statements: Statements, knowledge: Knowledge) -> None:
         super().__init__(connection.cursor(), statements, psycopg)
         self._connection = connection
+        self._wire = Wire(connection)
         self._knowledge = knowledge
         self._written = 0
         self._busy: set[object] = set()
         self._trials: dict[tuple[int, int], Trial] = {}
         self._changed_trials: set[tuple[int, int]] = set()
         self._revisions: dict[int, int] = {}
-        self._pipeline: psycopg.Pipeline | None = None
-        self._unsent: list[tuple[str, Mapping[str, Any]]] = []
+        self._unsent: list[Statement] | None = None
         self._expecting = False
         self._expectations: set[int] = set()
         self.waits_for: object = None
         """The id or (project, name) of the study that the last lock waited for."""
+        self.is_commit_sent = False
 
     @property
     def changes(self) -> int:
         """Grows with every change, sent or kept."""
         return self._written + self._kept_changes
 
-    def begin(self, busy: set[object], pipeline: psycopg.Pipeline | None = None, *, expecting: bool = False) -> None:
-        """A new transaction, in this pipeline if there is one.
+    def begin(self, busy: set[object], *, together: bool = False, expecting: bool = False) -> None:
+        """A new transaction.
 
-        `busy` collects ids and names of studies that others hold: whoever wants them is put off at once. `expecting`: studies
-        that nobody else seems to change are taken to be as this server left them; what is sent fails if they are not.
+        `busy` collects ids and names of studies that others hold: whoever wants them is put off at once. `together`: what is
+        written is sent together, up to the commit. `expecting`: studies that nobody else seems to change are taken to be as this
+        server left them; what is sent fails if they are not.
         """
         self.forget()
         self._busy = busy
-        self._pipeline = pipeline
+        self._unsent = [] if together else None
         self._expecting = expecting
         self._written = self._kept_changes = 0
+        self.is_commit_sent = False
+        self._run(_BEGIN, {})
 
     def forget(self) -> None:
         """Forgets everything of this transaction."""
@@ -199,7 +208,7 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._trials.clear()
         self._changed_trials.clear()
         self._revisions.clear()
-        self._unsent.clear()
+        self._unsent = None
         self._expectations.clear()
 
     def was_mistaken(self) -> bool:
@@ -208,33 +217,30 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
             self._knowledge.mistaken(study_id)
         return bool(self._expectations)
 
-    def flush(self) -> None:
-        """Writes what was kept; nothing but the commit may follow."""
-        super().flush()
-        self._send()
+    def commit(self, then: Sequence[Statement] = ()) -> tuple[bool, psycopg.Error | None]:
+        """Writes what was kept and commits; whether it did, and what went wrong there or in what is sent along for `then`."""
+        self.flush()
+        sent = [*(self._unsent or ()), (_COMMIT, {})]
+        self._wire.check()
+        self.is_commit_sent = True
+        results, error = self._wire.run([*sent, *then])
+        # To a COMMIT of a failed transaction PostgreSQL answers ROLLBACK.
+        return len(results) >= len(sent) and results[len(sent) - 1].command_status == b"COMMIT", error
 
     def _run(self, statement: str, values: Mapping[str, Any]) -> None:
-        if self._pipeline is None:
+        if self._unsent is None:
             super()._run(statement, values)
         else:
             self._unsent.append((statement, values))
 
     def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
-        if self._pipeline is None:
-            super()._run(statement, values)
-        else:
-            self._send()
-            super()._run(statement, values)
-            try:
-                self._pipeline.sync()
-            except psycopg.Error as error:
-                raise _translated(error) from error
-        return self._cursor.fetchall()
-
-    def _send(self) -> None:
-        for statement, values in self._unsent:
-            super()._run(statement, values)
+        if self._unsent is None:
+            return super()._all(statement, values)
+        results, error = self._wire.run([*self._unsent, (statement, values)])
         self._unsent.clear()
+        if error is not None:
+            raise _translated(error) from error
+        return rows(results[-1])
 
     def changed(self) -> dict[int, int]:
         """The revisions of the studies that this transaction changed, by id; 0 of a deleted one."""

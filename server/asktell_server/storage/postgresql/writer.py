@@ -1,8 +1,8 @@
 """Many works, one transaction: the thread through which one server writes to PostgreSQL.
 
 As on SQLite (`group_commit`), all works that wait run in one transaction and are answered after one commit. Besides the disk,
-the batch shares the lock on each study and the round trips: statements are sent in pipeline mode, where only what is read
-has to be waited for.
+the batch shares the lock on each study and the round trips: statements are sent together, and only what is read has to be
+waited for.
 
     take what is queued ─> BEGIN ─> run each work, flush ─> COMMIT ─> answer in order ─> tell other servers
                                         │ one raised
@@ -38,6 +38,7 @@ from asktell_server.storage.base import CommitObserver
 from asktell_server.storage.postgresql import listening
 from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
 from asktell_server.storage.postgresql.transaction import Busy, Knowledge, WritingTransaction
+from asktell_server.storage.postgresql.wire import Statement
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.writer import BatchWriter, Job
 
@@ -45,7 +46,6 @@ _log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 PUT_OFF_AT_MOST_S = 30.0
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 _LOST_RACES = (psycopg.IntegrityError, errors.SerializationFailure, errors.DeadlockDetected)
 
 
@@ -138,44 +138,32 @@ class PostgresWriter(BatchWriter):
         waiting = list(batch)
         expecting = True
         while waiting:
-            connection, transaction = self._connected()
+            transaction = self._connected()
             failure: BaseException | None = None
-            commit: psycopg.Cursor[tuple[object, ...]] | None = None
-            sent = False
+            is_committed = False
             done = []
             for job in waiting:
                 job.result = job.error = None
             off_before = len(off)
             blocked: Job | None = None
             try:
-                with connection.pipeline() as pipeline:
-                    try:
-                        connection.execute(_BEGIN)
-                        transaction.begin(busy, pipeline, expecting=expecting)
-                        for job in waiting:
-                            blocked = job
-                            (done if self._attempt(job, transaction) else off).append(job)
-                        blocked = None
-                        changed = transaction.changed()
-                        transaction.flush()
-                        sent = True
-                        commit = connection.execute("COMMIT")
-                        # After the commit and not in it: PostgreSQL lets only one transaction that notifies commit at a time.
-                        self._notify(connection, changed)
-                    except Exception as error:
-                        failure = error
-                if failure is None and not _is_committed(commit):
-                    failure = _Spoilt()
-            except psycopg.Error as error:
-                failure = failure or error
-            if sent and _is_committed(commit):
+                transaction.begin(busy, together=True, expecting=expecting)
+                for job in waiting:
+                    blocked = job
+                    (done if self._attempt(job, transaction) else off).append(job)
+                blocked = None
+                # After the commit and not in it: PostgreSQL lets only one transaction that notifies commit at a time.
+                is_committed, failure = transaction.commit(self._notices(transaction.changed()))
+            except Exception as error:
+                failure = error
+            if is_committed:
                 if failure is not None:
                     self._untold(failure)
                 break
-            assert failure is not None
+            failure = failure or _Spoilt()
             cause = failure if isinstance(failure, psycopg.Error) else failure.__cause__
             was_mistaken = transaction.was_mistaken()
-            self._roll_back(cause, sent=sent)
+            self._roll_back(cause, sent=transaction.is_commit_sent)
             if was_mistaken:
                 expecting = False
                 off = off[:off_before]
@@ -228,21 +216,18 @@ class PostgresWriter(BatchWriter):
         for attempt in range(ATTEMPTS):
             job.result = job.error = None
             started = time.perf_counter()
-            sent = False
+            transaction: WritingTransaction | None = None
             try:
-                connection, transaction = self._connected()
-                connection.execute(_BEGIN)
+                transaction = self._connected()
                 transaction.begin(busy)
                 job.result = job.work(transaction)
-                changed = transaction.changed()
-                transaction.flush()
-                sent = True
-                if connection.execute("COMMIT").statusmessage != "COMMIT":
-                    raise StorageUnavailable("the database refused to commit")
+                is_committed, failure = transaction.commit(self._notices(transaction.changed()))
+                if not is_committed:
+                    raise failure or StorageUnavailable("the database refused to commit")
             except BaseException as error:
                 cause = error if isinstance(error, psycopg.Error) else error.__cause__
                 try:
-                    self._roll_back(cause, sent=sent)
+                    self._roll_back(cause, sent=transaction is not None and transaction.is_commit_sent)
                 except _Lost as lost:
                     self._disconnect()
                     job.error = StorageUnavailable(f"the database was lost: {lost}")
@@ -251,7 +236,7 @@ class PostgresWriter(BatchWriter):
                     continue
                 if isinstance(error, Busy):
                     return False
-                if isinstance(cause, errors.LockNotAvailable):
+                if isinstance(cause, errors.LockNotAvailable) and transaction is not None:
                     busy.add(transaction.waits_for)
                     return False
                 job.error = _for_future(error)
@@ -263,19 +248,19 @@ class PostgresWriter(BatchWriter):
             else:
                 transaction.committed()
                 self._observer.committed(time.perf_counter() - started, 1)
-                try:
-                    self._notify(connection, changed)
-                except psycopg.Error as error:
-                    self._untold(error)
+                if failure is not None:
+                    self._untold(failure)
                 return True
         return True
 
-    def _notify(self, connection: Connection, changed: Mapping[int, int]) -> None:
-        """Tells the other servers, if there are any, which studies changed."""
+    def _notices(self, changed: Mapping[int, int]) -> list[Statement]:
+        """What tells the other servers, if there are any, which studies changed."""
         if self._listener is not None and self._listener.is_alone:
-            return
-        for payload in listening.payloads(self._origin, changed):
-            connection.execute("SELECT pg_notify(%s, %s)", (listening.CHANNEL, payload))
+            return []
+        return [
+            ("SELECT pg_notify(%(channel)s, %(payload)s)", {"channel": listening.CHANNEL, "payload": payload})
+            for payload in listening.payloads(self._origin, changed)
+        ]
 
     def _untold(self, error: BaseException) -> None:
         """The commit stands, but other servers may have to find out by themselves."""
@@ -284,12 +269,12 @@ class PostgresWriter(BatchWriter):
 
     # The connection
 
-    def _connected(self) -> tuple[Connection, WritingTransaction]:
+    def _connected(self) -> WritingTransaction:
         if self._connection is None or self._transaction is None or self._connection.closed:
             self._disconnect()
             self._connection = self._target.connect()
             self._transaction = WritingTransaction(self._connection, self._statements, self._knowledge)
-        return self._connection, self._transaction
+        return self._transaction
 
     def _disconnect(self) -> None:
         connection, self._connection, self._transaction = self._connection, None, None
@@ -316,8 +301,3 @@ class PostgresWriter(BatchWriter):
 def _for_future(error: BaseException) -> BaseException:
     # A future refuses StopIteration, which would mean something else to the waiting coroutine.
     return RuntimeError(f"work raised {error!r}") if isinstance(error, StopIteration) else error
-
-
-def _is_committed(commit: psycopg.Cursor[tuple[object, ...]] | None) -> bool:
-    """Whether PostgreSQL said so: to a COMMIT of a failed transaction it answers ROLLBACK."""
-    return commit is not None and commit.statusmessage == "COMMIT"
