@@ -186,6 +186,24 @@ def test_the_mean_at_observations(active_size: int) -> None:
         np.testing.assert_allclose(made.mean_at(believed, rows, pending), expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("n", "spread", "error", "sets"),
+    [(8, 0.0, 0.0, 3), (20, 0.0, 0.0, 1), (20, 1.0, 0.0, 3), (20, 0.0, 0.5, 3), (34, 1.0, 0.0, 1)],
+)
+def test_noise_leaves_much_open_for_longer(n: int, spread: float, error: float, sets: int) -> None:
+    """Hyperparameters are averaged over up to 10 results; up to 30 if these are noisy, as found or by what is known of their errors."""
+    config = FitConfig(starts=2, calls=40, sets=3, averaged=10, averaged_noisy=30, rounds=1, eager=100)
+    scene = Scene(SQUARE, n=n)
+    made = model(scene, config)
+    y = (scene.units**2).sum(axis=1) + spread * np.random.default_rng(1).standard_normal(n)
+
+    with numerics():
+        made.add(scene.inputs, scene.units, y, np.full(n, error))
+        posterior, _ = made.posterior()
+
+    assert len(posterior.geometry.theta) == sets
+
+
 def test_a_failed_fit_falls_back_on_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says why, and forgets that as soon as a fit succeeds again, whatever was prepared or replayed."""
     scene = Scene(SQUARE, n=12)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asktell_server.optimizers.encoding import Array
-from asktell_server.optimizers.gp.fit import Data, Priors, fit, prior_mean, sample
+from asktell_server.optimizers.gp.fit import Data, Priors, fit, noise_variance, prior_mean, sample
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
 from asktell_server.optimizers.gp.posterior import Geometry, Posterior, Trend
 from asktell_server.optimizers.gp.transform import Transform
@@ -34,6 +34,8 @@ def no_trend(_: Data) -> None:
     """Nothing is known beforehand."""
 
 
+NOISY = 1e-3
+"""The noise's variance, as a share of that of all observations, from which on much remains open however many there are."""
 RIVAL = 2.0
 """A maximum whose log posterior is lower than the highest by more than this is not among those that are averaged over."""
 
@@ -41,8 +43,9 @@ RIVAL = 2.0
 @dataclass(frozen=True)
 class FitConfig:
     """Effort of a model. `fit_size`, `active_size`: see the head of this module; `starts`, `calls`: of the search for
-    hyperparameters; `sets`: hyperparameter sets that are drawn and averaged over up to `averaged` observations, `rounds`: of the
-    Markov chains that draw them; `eager`: up to so many observations a fit sees them all.
+    hyperparameters; `sets`: hyperparameter sets that are drawn and averaged over up to `averaged` observations, or
+    `averaged_noisy` if they are noisy, `rounds`: of the Markov chains that draw them; `eager`: up to so many observations a fit
+    sees them all.
     """
 
     fit_size: int = 150
@@ -51,6 +54,7 @@ class FitConfig:
     calls: int = 50
     sets: int = 6
     averaged: int = 30
+    averaged_noisy: int = 100
     rounds: int = 6
     eager: int = 24
 
@@ -236,7 +240,8 @@ class MetricModel:
 
     def _averaged(self, theta: Hyperparameters, height: Array, data: Data, m: int) -> Hyperparameters:
         """The best set, or draws around it and a rival: few data leave much open, and one set would be too sure of itself."""
-        if m > self._config.averaged:
+        is_noisy = noise_variance(theta.rows(slice(0, 1)), data.known_variance).mean() >= NOISY
+        if m > (self._config.averaged_noisy if is_noisy else self._config.averaged):
             return theta.rows(slice(0, 1))
         # The few rounds of a chain take it nowhere else, so chains start only where the mass can be.
         rivals = min(2, int((height > height[0] - RIVAL).sum()))
