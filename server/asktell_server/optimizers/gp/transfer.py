@@ -234,7 +234,9 @@ class SourceModel:
         """`rows`: the observations that teach it, their values (smaller is better), and standard errors."""
         self.name = source.name
         self._bridge = bridge
-        config = FitConfig(fit_size=min(120, budget), active_size=budget, starts=2, averaged=0, eager=len(rows))
+        config = FitConfig(
+            fit_size=min(120, budget), active_size=budget, starts=2, averaged=0, averaged_noisy=0, eager=len(rows)
+        )
         priors = Priors()
         if len(bridge.layout.numeric) + len(bridge.layout.categorical) < len(source.spec.space.parameters):
             priors = replace(priors, noise=(-3.0, 2.0))  # of the parameters that are left out
