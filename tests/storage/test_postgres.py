@@ -24,7 +24,7 @@ from asktell_server.storage.base import ForeignCommit, Snapshot, Transaction
 from asktell_server.storage.opening import open_storage
 from asktell_server.storage.postgresql import connecting, listening, writer
 from asktell_server.storage.postgresql.storage import PostgresStorage
-from asktell_server.storage.postgresql.transaction import WritingTransaction
+from asktell_server.storage.postgresql.transaction import Knowledge, WritingTransaction
 from asktell_server.storage.schema import metadata
 from asktell_server.testing.postgresql import PostgresServer
 from asktell_server.testing.samples import a_study, a_trial, add_study, ask, full_trial, numbers
@@ -351,6 +351,106 @@ async def test_a_study_that_others_change_is_not_expected_to_stay(
 
     assert given == list(range(1, 91))
     assert mistakes == [True]
+
+
+async def test_a_rollback_spoils_nothing_that_comes_after(postgres_url: str) -> None:
+    """After works that ran one by one, since a name was taken, a wrong expectation costs a repetition and no more."""
+
+    def taken(tx: Transaction) -> int:
+        return tx.insert_study(a_study()).id
+
+    async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as other:
+        await add_study(one, a_study())
+        works = [taken, *[ask("default", "digits")] * 7]
+        refused, *first = await asyncio.gather(*(one.submit(work) for work in works), return_exceptions=True)
+        theirs = await other.write(ask("default", "digits"))
+        then = [await one.write(ask("default", "digits")) for _ in range(3)]
+
+    assert isinstance(refused, ConcurrentUpdate)
+    assert first == [1, 2, 3, 4, 5, 6, 7]
+    assert theirs == 8
+    assert then == [9, 10, 11]
+
+
+async def test_a_name_that_passes_to_another_study(postgres_url: str) -> None:
+    """Others delete a study and create it anew; here the new one is known by its id only. Works on either do as they should."""
+
+    def touch(study_id: int) -> Callable[[Transaction], bool]:
+        def work(tx: Transaction) -> bool:
+            study = tx.lock_study_by_id(study_id)
+            if study is not None:
+                tx.update_study(replace(study, revision=study.revision + 1))
+            return study is not None
+
+        return work
+
+    def half_done(tx: Transaction) -> None:
+        study = tx.lock_study_by_id(new.id)
+        assert study is not None
+        tx.insert_trials(new.id, [replace(a_trial(study.next_number), revision=study.revision + 1)])
+        tx.request("scope", "id")
+        raise ValueError("after it wrote")
+
+    async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as other:
+        old = await add_study(one, a_study())
+        await other.write(lambda tx: tx.delete_study(old.id))
+        new = await add_study(other, a_study())
+        found = [await one.write(touch(new.id)) for _ in range(20)]
+        found_old = await one.write(touch(old.id))
+        await other.write(touch(new.id))
+        again = await asyncio.gather(*(one.submit(touch(new.id)) for _ in range(2)))
+        third = await add_study(one, replace(a_study(), name="third"))
+        with pytest.raises(ValueError, match="after it wrote"):
+            await one.write(half_done)
+        await one.write(touch(third.id))
+        number = await one.write(ask("default", "digits"))
+
+    assert all(found)
+    assert not found_old
+    assert all(again)
+    assert number == 1
+
+
+async def test_a_bug_in_the_writer_commits_nothing_later(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the writer fails of, a transaction that it leaves open is not continued by the next batch."""
+
+    def broken(_: WritingTransaction) -> bool:
+        raise KeyError("a bug")
+
+    def half_done(tx: Transaction) -> None:
+        study = tx.lock_study("default", "digits")
+        assert study is not None
+        tx.insert_trials(study.id, [replace(a_trial(study.next_number), revision=study.revision + 1)])
+        tx.request("scope", "id")
+        raise ValueError("after it wrote")
+
+    async with opened_postgres(postgres_url) as storage:
+        await add_study(storage, a_study())
+        await add_study(storage, replace(a_study(), name="other"))
+        monkeypatch.setattr(WritingTransaction, "was_mistaken", broken)
+        with pytest.raises(StorageUnavailable):
+            await storage.write(half_done)
+        monkeypatch.undo()
+        await storage.write(ask("default", "other"))
+        number = await storage.write(ask("default", "digits"))
+
+    assert number == 1
+
+
+def test_a_study_that_is_forgotten_is_not_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who changed it last is known from a lock that reads only, so it must be read once its own revision is forgotten."""
+    monkeypatch.setattr("asktell_server.storage.postgresql.transaction.REMEMBERED", 2)
+    knowledge = Knowledge()
+    studies = [replace(a_study(), id=i, name=f"s{i}") for i in (1, 2, 3)]
+
+    for study in studies:
+        knowledge.committed({study.id: study.revision}, {}, {study.id: study})
+
+    assert knowledge.expected(1) is None
+    assert knowledge.expected_by_name("default", "s1") is None
+    assert knowledge.expected(3) == studies[2]
+    knowledge.doubt()
+    assert knowledge.expected(3) is None
 
 
 async def test_a_failed_work_is_nobodys_change(postgres_url: str) -> None:

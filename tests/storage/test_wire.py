@@ -86,6 +86,35 @@ def test_a_connection_that_was_closed_is_noticed_before_anything_is_sent(
     assert connection.closed
 
 
+def test_what_fails_at_the_end_takes_nothing_back(connection: Connection) -> None:
+    """A constraint that is checked when all has been sent: what was committed before is told as done, and the error with it."""
+    connection.execute("CREATE TABLE u (id bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    wire = Wire(connection)
+    late = ("INSERT INTO u (id) VALUES (%(id)s)", {"id": 1})
+
+    results, error = wire.run([("BEGIN", {}), (INSERT, {"id": 1, "note": ""}), ("COMMIT", {}), late, late])
+
+    assert [result.command_status for result in results[:3]] == [b"BEGIN", b"INSERT 0 1", b"COMMIT"]
+    assert isinstance(error, errors.UniqueViolation)
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    assert connection.execute("SELECT count(*) FROM u").fetchone() == (0,)
+
+
+def test_its_statements_outlive_a_rollback(connection: Connection) -> None:
+    """Also when the connection was used for as many other statements as psycopg needs to prepare some of its own."""
+    wire = Wire(connection)
+    wire.run([(INSERT, {"id": 1, "note": ""})])
+    for _ in range(10):
+        connection.execute("SELECT id FROM t WHERE id = %s", (1,))
+    connection.execute("BEGIN")
+    connection.rollback()
+
+    results, error = wire.run([(INSERT, {"id": 2, "note": ""})])
+
+    assert error is None
+    assert results[0].command_status == b"INSERT 0 1"
+
+
 async def test_a_text_that_postgresql_cannot_hold_is_refused_whole(postgres_url: str) -> None:
     """A NUL, at which libpq would cut the text, is an error of its work; the others of the batch are done."""
     async with opened_postgres(postgres_url) as storage:

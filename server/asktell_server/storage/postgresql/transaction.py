@@ -123,8 +123,13 @@ class Knowledge:
     def mistaken(self, study_id: int) -> None:
         """The study may be otherwise than expected: it is to be read again."""
         study = self._expected.pop(study_id, None)
-        if study is not None:
+        if study is not None and self._ids.get((study.project, study.name)) == study_id:
             del self._ids[study.project, study.name]
+
+    def doubt(self) -> None:
+        """Every study may be otherwise than expected: the connection is a new one, perhaps to another server."""
+        self._expected.clear()
+        self._ids.clear()
 
     def committed(
         self, revisions: Mapping[int, int], trials: Mapping[tuple[int, int], Trial], studies: Mapping[int, Study]
@@ -137,6 +142,8 @@ class Knowledge:
                 self.mistaken(study_id)
         for study_id, study in studies.items():
             if study_id not in self._shared:
+                # Others may have deleted the study and created one of its name, which comes to be known by its id.
+                self.mistaken(self._ids.get((study.project, study.name), study_id))
                 self._expected[study_id] = study
                 self._expected.move_to_end(study_id)
                 self._ids[study.project, study.name] = study_id
@@ -149,6 +156,7 @@ class Knowledge:
             forgotten, _ = self._own.popitem(last=False)
             self._others.pop(forgotten, None)
             self._shared.pop(forgotten, None)
+            self.mistaken(forgotten)  # only a lock that reads finds out who changed it
         while len(self._trials) > REMEMBERED:
             self._trials.popitem(last=False)
 

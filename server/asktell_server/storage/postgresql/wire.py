@@ -40,6 +40,8 @@ class Wire:
     """Runs statements on a connection that nobody else uses meanwhile."""
 
     def __init__(self, connection: Connection) -> None:
+        # psycopg, once it has prepared a statement of its own, drops all of the connection's at a rollback, ours as well.
+        connection.prepare_threshold = None
         self._libpq = connection.pgconn
         self._known: dict[str, _Prepared] = {}
 
@@ -65,7 +67,10 @@ class Wire:
             self._libpq.pipeline_sync()
             self._flush()
             failed: PGresult | None = None
-            for prepared, result in zip(expected, self._answers(), strict=True):
+            left = iter(expected)
+            for result in self._answers():
+                # One more than was sent: what is done at the Sync itself has failed.
+                prepared = next(left, None)
                 if failed is None and result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
                     if prepared is None:
                         results.append(result)

@@ -109,6 +109,9 @@ class PostgresWriter(BatchWriter):
                 if last or lost.unknown:
                     self._fail(batch, StorageUnavailable(f"the database was lost: {lost}"))
                     return ()
+            except BaseException:
+                self._disconnect()  # a transaction may be open, and what it wrote must not be committed with the next
+                raise
         return ()
 
     def _fail(self, batch: Sequence[Job], error: StorageUnavailable) -> None:
@@ -273,6 +276,7 @@ class PostgresWriter(BatchWriter):
         if self._connection is None or self._transaction is None or self._connection.closed:
             self._disconnect()
             self._connection = self._target.connect()
+            self._knowledge.doubt()
             self._transaction = WritingTransaction(self._connection, self._statements, self._knowledge)
         return self._transaction
 
@@ -289,8 +293,8 @@ class PostgresWriter(BatchWriter):
         connection = self._connection
         if connection is None:
             return
-        # A primary that has become a standby keeps its connections.
-        if connection.closed or isinstance(cause, errors.ReadOnlySqlTransaction):
+        # A primary that has become a standby keeps its connections; a pooler may have taken prepared statements away.
+        if connection.closed or isinstance(cause, (errors.ReadOnlySqlTransaction, errors.InvalidSqlStatementName)):
             raise _Lost(cause or ConnectionError(), unknown=sent and connection.closed)
         try:
             connection.rollback()
