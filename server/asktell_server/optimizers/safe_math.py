@@ -84,7 +84,8 @@ def _cholesky(matrix: Array) -> tuple[Array, Array]:  # -> factors, and 0 for ea
 def inverse_of_lower(factor: Array) -> Array:  # (..., n, n)
     """Inverse of a lower triangular matrix."""
     eye = torch.eye(factor.shape[-1], dtype=torch.float64).expand(factor.shape)
-    inverse: Array = torch.linalg.solve_triangular(torch.from_numpy(factor), eye, upper=False).numpy()
+    # In torch's memory: where numpy's lies may decide over the last bits.
+    inverse: Array = torch.linalg.solve_triangular(torch.tensor(factor), eye, upper=False).numpy()
     return inverse
 
 
