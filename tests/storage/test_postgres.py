@@ -703,6 +703,27 @@ async def test_a_work_whose_connection_is_cut_is_run_again(postgres_url: str) ->
     assert numbers(kept) == [1]
 
 
+async def test_a_batch_whose_connection_is_cut_before_its_commit_is_run_again(postgres_url: str) -> None:
+    """PostgreSQL ends the connection while the lock is waited for: the commit, sent along, has not happened, and all run again."""
+    async with opened_postgres(postgres_url) as storage:
+        await add_study(storage, a_study())
+        await storage.write(ask("default", "digits"))
+        with psycopg.connect(postgres_url) as holder, psycopg.connect(postgres_url, autocommit=True) as other:
+            holder.execute("SELECT 1 FROM studies FOR UPDATE")
+            asked = [storage.submit(ask("default", "digits")) for _ in range(3)]
+            ended = None
+            while ended is None:
+                await asyncio.sleep(0.005)
+                ended = other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                ).fetchone()
+            holder.rollback()
+        found = await asyncio.gather(*asked)
+
+    assert found == [2, 3, 4]
+
+
 async def test_a_server_that_is_paused_with_a_lock_is_cut_off(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,6 +232,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._wire.check()
         self.is_commit_sent = True
         results, error = self._wire.run([*sent, *then])
+        if error is not None and error.sqlstate is not None and len(results) < len(sent) - 1:
+            self.is_commit_sent = False  # PostgreSQL refused something before it, and skipped the rest
         # To a COMMIT of a failed transaction PostgreSQL answers ROLLBACK.
         return len(results) >= len(sent) and results[len(sent) - 1].command_status == b"COMMIT", error
 

@@ -56,6 +56,7 @@ class Wire:
         bound = [(each, [_written(values[name]) for name in each.parameters]) for each, values in sent]
         results: list[PGresult] = []
         expected: list[_Prepared | None] = []  # what each answer prepares, or None if it is a statement's
+        failed: PGresult | None = None
         try:
             self._libpq.enter_pipeline_mode()
             for each, parameters in bound:
@@ -66,7 +67,6 @@ class Wire:
                 expected.append(None)
             self._libpq.pipeline_sync()
             self._flush()
-            failed: PGresult | None = None
             left = iter(expected)
             for result in self._answers():
                 # One more than was sent: what is done at the Sync itself has failed.
@@ -80,7 +80,8 @@ class Wire:
                     failed = failed or result
             self._libpq.exit_pipeline_mode()
         except psycopg.Error as error:
-            return results, error
+            # If PostgreSQL said why it ends the connection, that says more.
+            return results, error if failed is None else errors.error_from_result(failed)
         return results, None if failed is None else errors.error_from_result(failed)
 
     def _prepared(self, text: str) -> _Prepared:
@@ -96,14 +97,18 @@ class Wire:
 
     def _answers(self) -> Iterator[PGresult]:
         """What comes back before the answer to the Sync."""
+        lost: psycopg.Error | None = None
         while True:
-            while self._libpq.is_busy():
+            while lost is None and self._libpq.is_busy():
                 self._wait(select.POLLIN)
-                self._libpq.consume_input()
+                try:
+                    self._libpq.consume_input()
+                except psycopg.Error as error:
+                    lost = error  # but there may be answers that came before
             result = self._libpq.get_result()
             if result is None:  # there may be more of the next statement
                 if self._libpq.status != pq.ConnStatus.OK:
-                    raise psycopg.OperationalError("the connection is lost")
+                    raise lost or psycopg.OperationalError("the connection is lost")
             elif result.status == pq.ExecStatus.PIPELINE_SYNC:
                 return
             else:
