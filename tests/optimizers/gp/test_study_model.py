@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +24,6 @@ from .support import LITTLE, RICH, SQUARE, failed, optimizer, study, succeeded
 
 def spread(space: SearchSpace, count: int) -> list[Point]:
     """Sobol points."""
-    from dataclasses import replace
-
     sampler = create_optimizer(replace(study(space), algorithm=SobolSearch()))
     return [sampler.ask(number, []).suggestion.point for number in range(1, count + 1)]
 
@@ -319,6 +318,28 @@ def test_failing_numerics_end_in_a_quasi_random_point_that_says_why(monkeypatch:
     assert suggestion.predictions == {}
     monkeypatch.setattr(study_model.StudyModel, "prepare", broken)
     assert not made.prepare()
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_means_that_are_not_finite_end_in_a_quasi_random_point(
+    objectives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one objective and with several, of which no front is left then."""
+    from asktell_server.optimizers.gp.metric import MetricModel
+
+    spec = replace(study(SQUARE), objectives=tuple(Objective(f"m{i}", Direction.MINIMIZE) for i in range(objectives)))
+    history = []
+    for number in range(1, 7):
+        measurement = Measurement({f"m{i}": float(number * (i + 1) % 4) for i in range(objectives)})
+        point = {"x": number / 10.0, "y": 0.5}
+        history.append(Observation(number, point, TrialState.SUCCEEDED, measurement))
+    monkeypatch.setattr(MetricModel, "mean_at", lambda *_: np.full((2, 3), np.nan))
+
+    proposal = optimizer(spec, history, LITTLE).ask(7, [])
+
+    assert proposal.suggestion.source is SuggestionSource.FALLBACK
+    assert "not finite" in proposal.suggestion.detail
+    assert proposal.shortfall == "numerical"
 
 
 def test_metrics_beyond_what_a_difference_can_hold() -> None:

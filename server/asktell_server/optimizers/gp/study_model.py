@@ -312,6 +312,8 @@ class StudyModel:
         means = [
             model.mean_at(posterior, rows, pending) for model, posterior in zip(self.objectives, believed, strict=True)
         ]
+        if not all(np.isfinite(mean).all() for mean in means):
+            raise NumericalError("the means at the best results are not finite")
         if len(means) == 1:
             best = means[0].min(axis=1) if self._eligible.any() else means[0].max(axis=1)
             return LogExpectedImprovement(believed[0], best)
