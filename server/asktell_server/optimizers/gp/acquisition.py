@@ -14,11 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import softmax
 
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.kernel import Inputs
 from asktell_server.optimizers.gp.posterior import Posterior
-from asktell_server.optimizers.safe_math import log_h, log_ndtr, logmeanexp, softmax
+from asktell_server.optimizers.safe_math import log_h, log_ndtr, logmeanexp
 
 
 class Term(ABC):

@@ -139,14 +139,19 @@ def log_posterior(
 
 def _inverted(covariance: A) -> tuple[A, A, A]:  # (H, n, n) -> (H,), (H, n, n), (H,)
     """Logarithms of the determinants, inverses, and which matrices have none and count as the identity."""
-    is_numpy = isinstance(covariance, np.ndarray)
-    matrix = torch.from_numpy(covariance) if is_numpy else covariance
+    matrix = torch.from_numpy(covariance) if isinstance(covariance, np.ndarray) else covariance
     factor, info = torch.linalg.cholesky_ex(matrix)
     broken = (info != 0) | ~torch.isfinite(factor).flatten(1).all(dim=1)
     if broken.any():
         factor = torch.where(broken[:, None, None], torch.eye(matrix.shape[1], dtype=torch.float64), factor)
-    found = 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1), torch.cholesky_inverse(factor), broken
-    return tuple(part.numpy() for part in found) if is_numpy else found  # type: ignore[return-value]
+    log_determinant = 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+    return _as(covariance, log_determinant), _as(covariance, torch.cholesky_inverse(factor)), _as(covariance, broken)
+
+
+def _as(model: A, found: Tensor) -> A:
+    """The same numbers for the library that `model` is of."""
+    same: A = found.numpy() if isinstance(model, np.ndarray) else found
+    return same
 
 
 def fit(

@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import softmax
 
 from asktell_server.domain.space import CategoricalParameter, DiscreteParameter, Parameter
 from asktell_server.domain.study import StudySpec
@@ -47,7 +48,7 @@ from asktell_server.optimizers.gp.kernel import EDGE, Inputs, Kernel, Layout
 from asktell_server.optimizers.gp.metric import FitConfig, MetricModel
 from asktell_server.optimizers.gp.posterior import Geometry, Trend
 from asktell_server.optimizers.gp.transform import ObjectiveTransform
-from asktell_server.optimizers.safe_math import NumericalError, softmax
+from asktell_server.optimizers.safe_math import NumericalError
 
 LEAST = 3
 """Results that a source must have to be modelled."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -22,7 +22,7 @@ Statement = tuple[str, Mapping[str, Any]]
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 # By the types' ids in PostgreSQL: bigint, smallint, integer; text, varchar.
-_READ = {20: int, 21: int, 23: int, 25: bytes.decode, 1043: bytes.decode}
+_READ: Mapping[int, Callable[[bytes], int | str]] = {20: int, 21: int, 23: int, 25: bytes.decode, 1043: bytes.decode}
 
 
 class _Prepared:
@@ -125,10 +125,7 @@ def rows(result: PGresult) -> list[tuple[Any, ...]]:
     """The rows of a result whose columns are integers and texts."""
     columns = [(i, _READ[result.ftype(i)]) for i in range(result.nfields)]
     return [
-        tuple(
-            None if (value := result.get_value(row, i)) is None else read(value)  # type: ignore[operator]
-            for i, read in columns
-        )
+        tuple(None if (value := result.get_value(row, i)) is None else read(value) for i, read in columns)
         for row in range(result.ntuples)
     ]
 
