@@ -220,21 +220,25 @@ def _calibration(runs: Sequence[Run]) -> str:
     found: dict[tuple[str, str], list[Mapping[str, float]]] = defaultdict(list)
     for run in runs:
         for of in run.extra.get("calibration", {}).values():
-            found[run.peer, run.problem].append(of)
+            if "deviation_factor" in of:  # earlier versions scaled nothing
+                found[run.peer, run.problem].append(of)
     if not found:
         return ""
     rows = []
     for (peer, problem), group in sorted(found.items()):
         means = [f"{np.mean([of[key] for of in group]):.2f}" for key in ("coverage_90", "log_density", "r_squared")]
-        rows.append([peer, problem, str(len(group)), *means])
+        scale = np.exp(np.mean([np.log(of["deviation_factor"]) for of in group]))
+        rows.append([peer, problem, str(len(group)), *means, f"{scale:.2f}"])
     overall = {
         key: float(np.mean([of[key] for group in found.values() for of in group]))
         for key in ("coverage_90", "log_density", "r_squared")
     }
-    head = ["peer", "problem", "models", "coverage of 90 % intervals", "log density", "R²"]
+    head = ["peer", "problem", "models", "coverage of 90 % intervals", "log density", "R²", "factor"]
     return (
         "## Calibration\n\nHow well the model of a finished study predicts each result from the others (leave one out), as "
-        "ExplainStudy says; the log density of a constant normal prediction is -1.42. Over all: coverage "
+        "ExplainStudy says; the log density of a constant normal prediction is -1.42. *Factor*: what the deviations of the "
+        "process itself were multiplied by, as the other results ask for (geometric mean): without it intervals would be so much "
+        "too wide or too narrow. Over all: coverage "
         f"{overall['coverage_90']:.2f}, log density {overall['log_density']:.2f}, R² {overall['r_squared']:.2f}.\n\n{table(head, rows)}"
     )
 

@@ -25,6 +25,10 @@ class Calibration:
     """Mean log density of the standardised results; that of a constant normal prediction is -1.42."""
     r_squared: float
     """Share of the variance that the predictions explain; 1 is perfect, 0 no better than the mean."""
+    deviation_factor: float = 1.0
+    """By what the model's own deviations were multiplied, above and in the slices, so that intervals hold what they say: above 1
+    the model by itself is too sure, below 1 too cautious.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def _metric(message: service.MetricExplanation, space: Space) -> MetricExplanati
     c = message.calibration
     return MetricExplanation(
         message.metric,
-        Calibration(c.observations, c.coverage_90, c.log_density, c.r_squared),
+        Calibration(c.observations, c.coverage_90, c.log_density, c.r_squared, c.deviation_factor),
         tuple(Importance(i.parameter, i.total_effect, i.lower, i.upper) for i in message.importances),
         tuple(_slice(shown, space) for shown in message.slices),
     )

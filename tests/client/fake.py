@@ -272,7 +272,9 @@ class FakeService(StudyServiceServicer):
                 shown.standard_deviations.extend([0.5] * size)
             metric = part(
                 metric=study.spec.objectives[0].metric,
-                calibration=part.Calibration(observations=7, coverage_90=0.875, log_density=-1.25, r_squared=0.5),
+                calibration=part.Calibration(
+                    observations=7, coverage_90=0.875, log_density=-1.25, r_squared=0.5, deviation_factor=1.5
+                ),
                 importances=[
                     part.Importance(parameter=name, total_effect=1 / (i + 1), lower=0.5 / (i + 1), upper=1.0)
                     for i, name in enumerate(names)

@@ -169,6 +169,7 @@ class AskTell(Peer):
                 "coverage_90": metric.calibration.coverage_90,
                 "log_density": metric.calibration.log_density,
                 "r_squared": metric.calibration.r_squared,
+                "deviation_factor": metric.calibration.deviation_factor,
             }
             for metric in explained.metrics
         }

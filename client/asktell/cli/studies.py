@@ -173,7 +173,8 @@ def explain(
         c = explained.calibration
         click.echo(
             f"{metric}: {c.observations} results; left out one by one, {c.coverage_90:.0%} lie in their 90 % interval, "
-            f"R^2 {c.r_squared:.2f}, log density {c.log_density:.2f}",
+            f"R^2 {c.r_squared:.2f}, log density {c.log_density:.2f}, "
+            f"deviations times {c.deviation_factor:.2f}",
             err=True,
         )
     rows = [

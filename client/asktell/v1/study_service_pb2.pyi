@@ -525,6 +525,7 @@ class MetricExplanation(_message.Message):
         COVERAGE_90_FIELD_NUMBER: _builtins.int
         LOG_DENSITY_FIELD_NUMBER: _builtins.int
         R_SQUARED_FIELD_NUMBER: _builtins.int
+        DEVIATION_FACTOR_FIELD_NUMBER: _builtins.int
         observations: _builtins.int
         """Number of results."""
         coverage_90: _builtins.float
@@ -533,6 +534,11 @@ class MetricExplanation(_message.Message):
         """Mean log density of the standardised results; the density of a constant normal prediction is -1.42."""
         r_squared: _builtins.float
         """Share of the variance that the predictions explain; 1 is perfect, 0 no better than the mean."""
+        deviation_factor: _builtins.float
+        """By what the model's own standard deviations were multiplied, in the figures above as in the slices, so that 90 % intervals
+        hold nine of ten results that were left out: above 1 the model by itself is too sure, below 1 too cautious. The figures for
+        a result are made with the factor that the other results ask for.
+        """
         def __init__(
             self,
             *,
@@ -540,10 +546,11 @@ class MetricExplanation(_message.Message):
             coverage_90: _builtins.float = ...,
             log_density: _builtins.float = ...,
             r_squared: _builtins.float = ...,
+            deviation_factor: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage_90", b"coverage_90", "log_density", b"log_density", "observations", b"observations", "r_squared", b"r_squared"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage_90", b"coverage_90", "deviation_factor", b"deviation_factor", "log_density", b"log_density", "observations", b"observations", "r_squared", b"r_squared"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

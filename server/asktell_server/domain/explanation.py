@@ -162,6 +162,8 @@ class Calibration:
     coverage_90: float
     log_density: float
     r_squared: float
+    deviation_factor: float
+    """By what the model's own deviations were multiplied, in these figures as in the slices."""
 
 
 @dataclass(frozen=True)

@@ -531,6 +531,7 @@ def _metric_explanation_to_proto(explained: MetricExplanation) -> study_service_
             coverage_90=calibration.coverage_90,
             log_density=calibration.log_density,
             r_squared=calibration.r_squared,
+            deviation_factor=calibration.deviation_factor,
         ),
         importances=[
             study_service_pb2.MetricExplanation.Importance(

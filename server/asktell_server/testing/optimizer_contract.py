@@ -137,7 +137,8 @@ def assert_sound(explanation: Explanation, spec: StudySpec) -> None:
     calibration = metric.calibration
     assert 0.0 <= calibration.coverage_90 <= 1.0
     assert calibration.observations > 0
-    assert np.isfinite([calibration.log_density, calibration.r_squared]).all()
+    assert np.isfinite([calibration.log_density, calibration.r_squared, calibration.deviation_factor]).all()
+    assert calibration.deviation_factor > 0.0
     assert calibration.r_squared <= 1.0
     assert {i.parameter for i in metric.importances} == {p.name for p in spec.space.parameters if p.cardinality != 1}
     effects = [importance.total_effect for importance in metric.importances]

@@ -288,14 +288,16 @@ def test_a_constant_normal_prediction_is_the_yardstick() -> None:
     assert calibration.r_squared == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_model_that_is_too_sure_of_itself() -> None:
-    """Half the deviation: coverage falls to P(|z| < 0.82)."""
+@pytest.mark.parametrize("said", [0.5, 2.0])
+def test_a_model_that_is_wrong_about_itself(said: float) -> None:
+    """Too sure or too cautious by a factor of 2: intervals are set right, and it is said by how much."""
     y = np.random.default_rng(3).normal(0.0, 1.0, 20_000)
 
-    calibration = calibration_of(Left(y, np.zeros(20_000), np.full(20_000, 0.5)))
+    calibration = calibration_of(Left(y, np.zeros(20_000), np.full(20_000, said)))
 
-    assert calibration.coverage_90 == pytest.approx(math.erf(0.822 / math.sqrt(2)), abs=0.01)
-    assert calibration.log_density < -1.42
+    assert calibration.coverage_90 == pytest.approx(0.9, abs=0.01)
+    assert calibration.log_density == pytest.approx(-1.42, abs=0.01)
+    assert calibration.deviation_factor == pytest.approx(1.0 / said, rel=0.03)
 
 
 def test_equal_results_leave_nothing_to_explain() -> None:

@@ -52,6 +52,7 @@ from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.encoding import Array, Column
+from asktell_server.optimizers.gp.calibration import Z_90, factor, factors_without
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.pareto import front
 
@@ -64,8 +65,6 @@ EFFORT = 80 * MOST_BASE**2
 INTERVAL = (0.1, 0.9)
 CHUNK = 8192
 """Rows that are made canonical at once."""
-Z_90 = 1.6448536269514722
-"""Half the width of the standard normal's central 90 % interval."""
 
 
 Sampler = Callable[[Array, int, np.random.Generator], tuple[Array, Array]]
@@ -151,6 +150,8 @@ def _scaled(values: Array) -> Array:  # (n,)
 def calibration_of(model: ExplainableModel) -> Calibration:
     """How well the model predicts each result from all the others."""
     y, mean, deviation = model.leave_one_out()
+    errors = (y - mean) / deviation
+    deviation = deviation * factors_without(errors)
     z = (y - mean) / deviation
     total = float(np.sum((y - y.mean()) ** 2))
     left = float(np.sum((y - mean) ** 2))
@@ -159,6 +160,7 @@ def calibration_of(model: ExplainableModel) -> Calibration:
         coverage_90=float(np.mean(np.abs(z) <= Z_90)),
         log_density=float(np.mean(-0.5 * z * z - np.log(deviation))) - 0.5 * math.log(2.0 * math.pi),
         r_squared=1.0 - left / total if total > 1e-12 else 0.0,
+        deviation_factor=factor(errors),
     )
 
 

@@ -18,10 +18,11 @@ import numpy as np
 
 from asktell_server.domain.objectives import OutcomeConstraint
 from asktell_server.optimizers.encoding import Array
+from asktell_server.optimizers.gp.calibration import factor, standardised_errors
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.explain import Sampler
 from asktell_server.optimizers.gp.kernel import Features, Inputs, Layout, matern52
-from asktell_server.optimizers.gp.posterior import Posterior
+from asktell_server.optimizers.gp.posterior import Posterior, mixed
 from asktell_server.optimizers.gp.study_model import StudyModel
 from asktell_server.optimizers.gp.transform import LARGEST, Transform
 from asktell_server.optimizers.safe_math import cholesky
@@ -64,6 +65,7 @@ class ExplainablePosterior:
     ) -> None:
         self._cube, self._layout = cube, layout
         self._posterior, self._transform, self._restore = posterior, transform, restore
+        self._factor = factor(standardised_errors(posterior))
 
     def predict(self, codes: Array) -> tuple[Array, Array]:  # (m, d) -> (m,), (m,)
         """Mean and standard deviation of the metric without noise; over hyperparameter sets, those of the mixture."""
@@ -71,8 +73,9 @@ class ExplainablePosterior:
         step = max(1, ELEMENTS // (len(self._posterior.geometry) * max(1, self._layout.size)))
         for start in range(0, len(codes), step):
             mean, variance = self._posterior.predict(_inputs(self._cube, self._layout, codes[start : start + step]))
-            center, spread = _mixed(mean, variance)
-            for z, deviation in zip(center.tolist(), np.sqrt(spread).tolist(), strict=True):
+            center, spread = mixed(mean, variance)
+            deviations = self._factor * np.sqrt(spread)
+            for z, deviation in zip(center.tolist(), deviations.tolist(), strict=True):
                 value, uncertainty = self._transform.prediction(z, deviation)
                 found.append((self._restore(value), uncertainty))
         values = np.array(found).reshape(-1, 2)
@@ -81,7 +84,7 @@ class ExplainablePosterior:
     def leave_one_out(self) -> tuple[Array, Array, Array]:  # (n,), (n,), (n,)
         """The results that the posterior rests on, standardised; mean and deviation of each given all others."""
         mean, variance = self._posterior.leave_one_out()
-        center, spread = _mixed(mean, variance)
+        center, spread = mixed(mean, variance)
         y = self._posterior.y[0]
         unit = float(y.std()) or 1.0
         middle = y.mean()
@@ -104,11 +107,6 @@ def _flat(changed: Array, count: int, _: np.random.Generator) -> tuple[Array, Ar
 def _inputs(cube: Cube, layout: Layout, codes: Array) -> Inputs:
     canonical, active = cube.canonical(codes.copy())
     return Inputs.of(layout, canonical, active)
-
-
-def _mixed(mean: Array, variance: Array) -> tuple[Array, Array]:  # (H, m), (H, m) -> (m,), (m,)
-    """Mean and variance of an equal mixture."""
-    return mean.mean(axis=0), variance.mean(axis=0) + mean.var(axis=0)
 
 
 class _Around:

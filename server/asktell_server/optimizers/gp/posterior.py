@@ -75,6 +75,11 @@ class Geometry:
         return new
 
 
+def mixed(mean: Array, variance: Array) -> tuple[Array, Array]:  # (H, m), (H, m) -> (m,), (m,)
+    """Mean and variance of an equal mixture over the hyperparameter sets."""
+    return mean.mean(axis=0), variance.mean(axis=0) + mean.var(axis=0)
+
+
 def _diagonal(matrices: Array) -> Array:  # (H, n, n) -> (H, n), a view to write to
     view: Array = np.einsum("hii->hi", matrices)
     return view

@@ -32,12 +32,13 @@ from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.design import Stream, generator
 from asktell_server.optimizers.encoding import Array, Encoding, Mask
 from asktell_server.optimizers.gp.acquisition import LogExpectedImprovement, LogProbabilityBelow, NegativeMean, Term
+from asktell_server.optimizers.gp.calibration import factor, standardised_errors
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.fit import Priors
 from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, merit, spread
 from asktell_server.optimizers.gp.kernel import Inputs, Kernel, Layout
 from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, TrendOf, no_trend
-from asktell_server.optimizers.gp.posterior import Posterior
+from asktell_server.optimizers.gp.posterior import Posterior, mixed
 from asktell_server.optimizers.gp.prior import Belief, LogBelief
 from asktell_server.optimizers.gp.search import Search, SearchConfig
 from asktell_server.optimizers.gp.transfer import Sources, WeightedSources
@@ -323,9 +324,8 @@ class StudyModel:
         """Whether no constraint's mean is more than so many deviations beyond the bound."""
         found = np.ones(len(at), dtype=np.bool_)
         for posterior in self._constraint_posteriors(None):
-            mean, variance = posterior.predict(at)
-            width = np.sqrt(variance.mean(axis=0) + mean.var(axis=0))
-            found &= mean.mean(axis=0) <= deviations * width
+            mean, variance = mixed(*posterior.predict(at))
+            found &= mean <= deviations * np.sqrt(variance)
         return found
 
     def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> list[Term]:
@@ -394,8 +394,9 @@ def _of_sources(posterior: Posterior) -> str:
 def _moments(posterior: Posterior, transform: Transform, inputs: Inputs) -> tuple[float, float]:
     """Mean and standard deviation of a metric at one point, on the metric's scale."""
     mean, variance = posterior.predict(inputs)
-    center = mean.mean(axis=0)
-    spread = variance.mean(axis=0) + mean.var(axis=0)
+    center, spread = mixed(mean, variance)
     if not np.isfinite(center + spread).all():
         raise NumericalError("a prediction is not finite")
-    return transform.prediction(float(center[0]), float(np.sqrt(spread[0])))
+    # A point was chosen for what the model promises there, and choice favours promises that err: they are widened, never narrowed.
+    wider = max(1.0, factor(standardised_errors(posterior)))
+    return transform.prediction(float(center[0]), wider * float(np.sqrt(spread[0])))
