@@ -13,6 +13,17 @@ import pytest
 
 from asktell.v1 import search_space_pb2, study_pb2
 from asktell.v1 import study_service_pb2 as pb
+from asktell_server.domain.explanation import (
+    MAX_CELLS,
+    MAX_IMPORTANCES,
+    Calibration,
+    Explanation,
+    Importance,
+    MetricExplanation,
+    Slice,
+)
+from asktell_server.domain.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES
+from asktell_server.rpc.convert import explanation_to_proto
 
 from ..support import ServerProcess, serving, spec, stub
 from .calls import Stub, ask_one, enqueue, finished, new_study, number, study_of, tell
@@ -33,6 +44,23 @@ def learned(service: Stub, study_id: str, results: int = 20, **more: float) -> s
     grid = [(i / results, (7 * i % results) / results) for i in range(results)]
     enqueue(service, study, [finished((x0 - 0.25) ** 2, x0=x0, x1=x1) for x0, x1 in grid])
     return study
+
+
+def test_the_largest_answer_fits_a_message() -> None:
+    """Clients of most languages take 4 MiB: as many metrics, importances and predictions as there may be, under the longest names."""
+    metrics = MAX_OBJECTIVES + MAX_CONSTRAINTS
+    names = tuple(f"{i:0128}" for i in range(MAX_IMPORTANCES // metrics))
+    cells = MAX_CELLS // metrics
+    largest = MetricExplanation(
+        "m" * 128,
+        Calibration(10**6, 0.9, -1.42, 0.5, 1.5),
+        tuple(Importance(name, 0.5, 0.25, 0.75) for name in names),
+        (Slice(names[:2], (0.5,) * 50, (0.5,) * 50, (0.5,) * cells, (0.5,) * cells),),
+    )
+
+    message = explanation_to_proto(10**9, Explanation(10**6, (largest,) * metrics))
+
+    assert 3 * 2**20 < message.ByteSize() < 4 * 2**20
 
 
 def test_what_a_model_has_learned(service: Stub) -> None:

@@ -615,7 +615,7 @@ class MetricExplanation(_message.Message):
 
     @_builtins.property
     def importances(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricExplanation.Importance]:
-        """Importance of each parameter that can vary, the largest first."""
+        """Importance of each parameter that can vary, the largest first; all metrics together have 10,000 at most, each as many."""
 
     @_builtins.property
     def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricExplanation.Slice]:

@@ -26,6 +26,8 @@ MAX_POINTS_OF_PAIRS = 50
 # Predictions of all slices of all metrics: what keeps an answer below the 4 MiB that clients of most languages take.
 MAX_CELLS = 100_000
 _BYTES_PER_CELL = 16
+# Of all metrics together; with names of 128 characters as many bytes as MAX_CELLS.
+MAX_IMPORTANCES = 10_000
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class MetricExplanation:
-    """What the model of one metric has learned; the largest importance first."""
+    """What the model of one metric has learned; the largest importance first, and no more than its share of MAX_IMPORTANCES."""
 
     metric: str
     calibration: Calibration

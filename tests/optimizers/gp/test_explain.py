@@ -436,6 +436,23 @@ def test_each_metric_is_explained_in_the_order_of_the_spec() -> None:
     assert first.reference_trial == 1
 
 
+def test_metrics_share_the_importances_that_an_answer_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each metric the largest remain; slices by default are those of the same parameters as ever."""
+    monkeypatch.setattr("asktell_server.optimizers.gp.explain.MAX_IMPORTANCES", 5)
+    spec = a_spec(*(FloatParameter(f"x{i}", 0.0, 1.0) for i in range(4)), metrics=("loss", "size"))
+    cube = cube_of(spec)
+    models = {
+        "loss": Known(cube, lambda p: sum((1 + i) * number(p, f"x{i}") for i in range(4))),
+        "size": Known(cube, lambda p: sum((4 - i) * number(p, f"x{i}") for i in range(4))),
+    }
+    history = [success(1, {f"x{i}": 0.5 for i in range(4)}, loss=0.5, size=0.5)]
+
+    metrics = explain(spec, cube, models, history, ExplainRequest()).metrics
+
+    assert [[i.parameter for i in metric.importances] for metric in metrics] == [["x3", "x2"], ["x0", "x1"]]
+    assert [len(metric.slices) for metric in metrics] == [4, 4]
+
+
 def test_without_a_success_there_is_no_reference() -> None:
     """A study of failures has no model."""
     with pytest.raises(NoModel, match="no trial has succeeded"):

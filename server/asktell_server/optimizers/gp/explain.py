@@ -38,6 +38,7 @@ import numpy as np
 from asktell_server.domain.errors import NoModel
 from asktell_server.domain.explanation import (
     DEFAULT_SLICES,
+    MAX_IMPORTANCES,
     Calibration,
     ExplainRequest,
     Explanation,
@@ -112,7 +113,8 @@ def explain(
         names = request.slices or tuple(importance.parameter for importance in importances[:DEFAULT_SLICES])
         wanted: list[tuple[str, ...]] = [*((name,) for name in names), *request.pairs]
         slices = tuple(slice_of(model, cube, reference.point, shown, request) for shown in wanted)
-        explained.append(MetricExplanation(metric, calibration_of(model), importances, slices))
+        share = MAX_IMPORTANCES // len(metrics)
+        explained.append(MetricExplanation(metric, calibration_of(model), importances[:share], slices))
     return Explanation(reference.number, tuple(explained))
 
 
