@@ -239,6 +239,27 @@ def test_parallel_asks_spread_out() -> None:
     assert float(distances.min()) > 1e-3
 
 
+def test_parallel_asks_of_a_converged_study_spread_out() -> None:
+    """Where the bottom of a bowl is known to a hair, one trial goes there and the others do not follow it."""
+    space = SearchSpace((FloatParameter("x", 0.0, 1.0),))
+    made = optimizer(study(space))
+
+    def asks(first: int, count: int) -> list[float]:
+        pending: list[Point] = []
+        for number in range(first, first + count):
+            pending.append(made.ask(number, pending).suggestion.point)
+        return [float(point["x"]) for point in pending]
+
+    for number in range(1, 21):
+        (x,) = asks(number, 1)
+        made.tell([succeeded(number, {"x": x}, (x - 0.3) ** 2)])
+
+    together = np.sort(asks(21, 6))
+
+    assert np.diff(together).min() > 1e-4
+    assert np.abs(together - 0.3).min() < 0.01
+
+
 def test_a_replicate_with_a_tiny_error_is_believed() -> None:
     """Noisy results around 1 everywhere, one well-known 0.2 among them: the prediction there says so."""
     rng = np.random.default_rng(6)

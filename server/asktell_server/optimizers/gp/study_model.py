@@ -60,6 +60,10 @@ CANDIDATES = 256
 WIDE = 20
 LUCK = 1.0
 """A result that kept a constraint is not believed if the model's mean there is so many deviations beyond the bound."""
+WORTHWHILE = 1e-3
+"""While a pending trial is expected to come as close to the best as this, in standard deviations of the results, others have to
+promise more than so much: once a study has converged, all trials in parallel would else go where there is least left to find.
+"""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
 
@@ -316,7 +320,11 @@ class StudyModel:
         if not all(np.isfinite(mean).all() for mean in means):
             raise NumericalError("the means at the best results are not finite")
         if len(means) == 1:
-            best = means[0].min(axis=1) if self._eligible.any() else means[0].max(axis=1)
+            if not self._eligible.any():
+                return LogExpectedImprovement(believed[0], means[0].max(axis=1))
+            best = means[0].min(axis=1)
+            if len(pending):
+                best = best - np.where(means[0][:, len(rows) :].min(axis=1) <= best + WORTHWHILE, WORTHWHILE, 0.0)
             return LogExpectedImprovement(believed[0], best)
         return hypervolume_improvement(believed, means, random, is_front=bool(self._eligible.any()))
 
