@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 import asktell
 from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
+from asktell_server.rpc.servicer import in_turns
 
 from ..support import ServerProcess, spec
 from .calls import Stub, ask, every_trial, loss, new_study, point, report, study_of, trial_of
+from .refusals import read
 
 STEPS = 90_000
 TAKEN = 4 * 2**20  # what a client takes by default
@@ -208,3 +212,74 @@ def test_a_late_result_of_an_early_trial_joins_the_front_in_its_place(service: S
         page = service.ListBestTrials(pb.ListBestTrialsRequest(parent=study))
 
     assert [trial.name for trial in page.trials] == [first.name, second.name]
+
+
+WIDE = 1000
+"""Parameters, each with a name of 128 characters: a trial weighs about 140 KB, and 28 of them 4 MiB."""
+
+
+@pytest.fixture(scope="module")
+def wide_study(server: ServerProcess) -> Iterator[str]:
+    """A study of 1,000 parameters whose defaults make up a point."""
+    with asktell.connect(server.target) as client:
+        space = {f"x{i:0127}": asktell.Float(0, 1, default=0.5) for i in range(WIDE)}
+        yield client.create_study("wide", space, minimize="loss", algorithm=asktell.RandomSearch()).name
+
+
+def test_no_more_wide_trials_are_given_out_than_fit_an_answer(service: Stub, wide_study: str) -> None:
+    """Waiting ones and suggestions alike; the next ask goes on where the last ended, and a repeat answers the same."""
+    waiting = Trial(notes="n" * 16_000)
+    _create(service, wide_study, *[waiting] * 10)
+    request = pb.AskRequest(parent=wide_study, count=100, request_id="wide")
+
+    first = service.Ask(request, timeout=60)
+    again = service.Ask(request, timeout=60)
+    second = service.Ask(pb.AskRequest(parent=wide_study, count=100), timeout=60)
+
+    numbers = [int(trial.name.rpartition("/")[2]) for answer in (first, second) for trial in answer.trials]
+    assert 10 <= len(first.trials) < 20
+    assert first.ByteSize() < TAKEN
+    assert [trial.name for trial in again.trials] == [trial.name for trial in first.trials]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert {trial.state for trial in service.ListTrials(pb.ListTrialsRequest(parent=wide_study)).trials} == {
+        Trial.RUNNING
+    }
+
+
+def test_new_trials_whose_answer_would_not_fit_are_refused(service: Stub, wide_study: str) -> None:
+    """Nothing is created that the caller would not hear of; as many as fit are taken."""
+    before = study_of(service, wide_study).revision
+
+    with pytest.raises(grpc.RpcError) as caught:
+        _create(service, wide_study, *[Trial()] * 40)
+
+    refusal = read(caught.value)
+    assert (refusal.code, refusal.named) == (grpc.StatusCode.INVALID_ARGUMENT, {"trials"})
+    assert "send fewer trials at once" in refusal.message
+    assert study_of(service, wide_study).revision == before
+    _create(service, wide_study, *[Trial()] * 25)
+
+
+async def test_translating_many_trials_lets_others_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two of them, whenever a turn is over; all are there in the end, in order."""
+    turns: list[int] = []
+
+    async def other() -> None:
+        while len(turns) < 5:
+            turns.append(len(translated))
+            await asyncio.sleep(0)
+
+    translated: list[int] = []
+
+    def translate(item: int) -> int:
+        translated.append(item)
+        return -item
+
+    task = asyncio.create_task(other())
+    monkeypatch.setattr("asktell_server.rpc.servicer.TURN_S", -1.0)
+
+    found = await in_turns(range(10), translate)
+    await task
+
+    assert found == [-i for i in range(10)]
+    assert len(set(turns)) == 5

@@ -684,7 +684,7 @@ class AskRequest(_message.Message):
     parent: _builtins.str
     """`projects/{project}/studies/{study}`."""
     count: _builtins.int
-    """How many; 0 means 1, at most 1000."""
+    """How many; 0 means 1, at most 1000. Where so many would not fit an answer of 2 MiB, as many as do."""
     worker: _builtins.str
     """Who will evaluate them, for people: at most 255 characters. Two workers may share a name."""
     request_id: _builtins.str
@@ -1061,7 +1061,7 @@ class CreateTrialsRequest(_message.Message):
     """Makes a retry safe; see the head of this file."""
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[_trial_pb2.Trial]:
-        """1 to 1000 trials. Read are `parameters` (an active parameter that is missing takes its default value, if it has one), `notes`, `labels` and `state`:
+        """1 to 1000 trials, as many as fit an answer of 4 MiB. Read are `parameters` (an active parameter that is missing takes its default value, if it has one), `notes`, `labels` and `state`:
         WAITING or unset enqueues the point; SUCCEEDED, INFEASIBLE, FAILED or PRUNED imports a finished trial with its `state_reason`,
         `measurement`, `intermediate_measurements` and `worker`.
         """

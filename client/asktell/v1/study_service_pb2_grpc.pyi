@@ -105,8 +105,8 @@ class StudyServiceStub:
     Ask: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.AskRequest, _study_service_pb2.AskResponse]
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
     there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
-    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget fewer
-    than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
+    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
+    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
     STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED (SERVER_BUSY).
     """
     Tell: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.TellRequest, _study_service_pb2.TellResponse]
@@ -175,8 +175,8 @@ class StudyServiceAsyncStub(StudyServiceStub):
     Ask: _aio.UnaryUnaryMultiCallable[_study_service_pb2.AskRequest, _study_service_pb2.AskResponse]  # type: ignore[assignment]
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
     there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
-    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget fewer
-    than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
+    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
+    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
     STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED (SERVER_BUSY).
     """
     Tell: _aio.UnaryUnaryMultiCallable[_study_service_pb2.TellRequest, _study_service_pb2.TellResponse]  # type: ignore[assignment]
@@ -302,8 +302,8 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_study_service_pb2.AskResponse, _abc.Awaitable[_study_service_pb2.AskResponse]]:
         """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
         there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
-        quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget fewer
-        than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
+        quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
+        where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
         STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED (SERVER_BUSY).
         """
 

@@ -30,6 +30,7 @@ from asktell_server.observe.metrics import Metrics
 from asktell_server.service import requests
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.limits import Limits
+from asktell_server.service.reading import fitting_bare
 from asktell_server.service.studies import inactive_error, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -254,6 +255,9 @@ class Asking:
                 f"{study.count(TrialState.RUNNING)} of which are still running",
                 {"max_trials": str(study.spec.stopping.max_trials)},
             )
+        if len(trials) > 1:
+            trials = fitting_bare(trials)
+            taken_from_queue = min(taken_from_queue, len(trials))
         new = trials[taken_from_queue:]
         if new:
             tx.insert_trials(study.id, new)

@@ -7,7 +7,7 @@ here holds more than a budget and a page of the database in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from asktell_server.domain.objectives import Measurement
@@ -16,6 +16,7 @@ from asktell_server.domain.trial import Trial
 from asktell_server.storage.base import Snapshot
 
 REPLY_BYTES = 2 * 1024 * 1024
+LARGEST_REPLY_BYTES = 4 * 1024 * 1024
 # Rows that are read from the database at once.
 _PAGE = 500
 
@@ -47,6 +48,15 @@ def trial_bytes(trial: Trial) -> int:
     names = [*trial.point, *trial.suggestion.predictions, *trial.suggestion.predictions]
     fixed = 512 + sum(16 + len(name) for name in names) + sum(4 + len(text.encode()) for text in texts)
     return fixed + (0 if trial.measurement is None else measurement_bytes(trial.measurement))
+
+
+def fitting_bare(trials: Sequence[Trial]) -> list[Trial]:
+    """The first of the trials, without their intermediate measurements, that fit one reply; the first one in any case."""
+    budget = Budget()
+    count = 0
+    while count < len(trials) and (budget.spend(trial_bytes(trials[count])) or not count):
+        count += 1
+    return list(trials[:count])
 
 
 def filled(

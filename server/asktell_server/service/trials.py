@@ -43,7 +43,7 @@ from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up
 from asktell_server.service.fronts import Fronts
 from asktell_server.service.limits import Limits, flag
-from asktell_server.service.reading import Budget, filled, fitting
+from asktell_server.service.reading import LARGEST_REPLY_BYTES, Budget, filled, fitting, trial_bytes
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -264,6 +264,9 @@ class Trials:
             trials, found = _built(study, new, now, self._limits)
             if found:
                 raise InvalidArgument(found)
+            size = sum(map(trial_bytes, trials))
+            if size > LARGEST_REPLY_BYTES:
+                raise InvalidArgument([Violation("trials", _too_large(size))])
             waiting = sum(trial.state is TrialState.WAITING for trial in trials)
             self._limits.check_new_trials(study, name, waiting=waiting, finished=len(trials) - waiting)
             counts = dict(study.counts)
@@ -404,6 +407,13 @@ class Trials:
                 return [replace(retry, state=TrialState.EXPIRED, state_reason=reason, revision=revision, end_time=now)]
             after = waiting[-1].number
         return []
+
+
+def _too_large(size: int) -> str:
+    return (
+        f"would be answered by a message of up to {size} bytes, and clients of most languages take {LARGEST_REPLY_BYTES}: "
+        "send fewer trials at once"
+    )
 
 
 def _brief(trials: Sequence[Trial]) -> list[Trial]:
