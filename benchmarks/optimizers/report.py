@@ -220,26 +220,25 @@ def _calibration(runs: Sequence[Run]) -> str:
     found: dict[tuple[str, str], list[Mapping[str, float]]] = defaultdict(list)
     for run in runs:
         for of in run.extra.get("calibration", {}).values():
-            if "deviation_factor" in of:  # earlier versions scaled nothing
+            if "raw_coverage_90" in of:  # earlier versions scaled nothing, or otherwise
                 found[run.peer, run.problem].append(of)
     if not found:
         return ""
+    keys = ("coverage_90", "raw_coverage_90", "log_density", "r_squared")
     rows = []
     for (peer, problem), group in sorted(found.items()):
-        means = [f"{np.mean([of[key] for of in group]):.2f}" for key in ("coverage_90", "log_density", "r_squared")]
+        means = [f"{np.mean([of[key] for of in group]):.2f}" for key in keys]
         scale = np.exp(np.mean([np.log(of["deviation_factor"]) for of in group]))
         rows.append([peer, problem, str(len(group)), *means, f"{scale:.2f}"])
-    overall = {
-        key: float(np.mean([of[key] for group in found.values() for of in group]))
-        for key in ("coverage_90", "log_density", "r_squared")
-    }
-    head = ["peer", "problem", "models", "coverage of 90 % intervals", "log density", "R²", "factor"]
+    overall = {key: float(np.mean([of[key] for group in found.values() for of in group])) for key in keys}
+    head = ["peer", "problem", "models", "coverage of 90 % intervals", "raw coverage", "log density", "R²", "factor"]
     return (
         "## Calibration\n\nHow well the model of a finished study predicts each result from the others (leave one out), as "
-        "ExplainStudy says; the log density of a constant normal prediction is -1.42. *Factor*: what the deviations of the "
-        "process itself were multiplied by, as the other results ask for (geometric mean): without it intervals would be so much "
-        "too wide or too narrow. Over all: coverage "
-        f"{overall['coverage_90']:.2f}, log density {overall['log_density']:.2f}, R² {overall['r_squared']:.2f}.\n\n{table(head, rows)}"
+        "ExplainStudy says; the log density of a constant normal prediction is -1.42. Deviations are multiplied by a factor that "
+        "is learned from the errors of the other results, so that a coverage near 0.9 is no merit of the process: its own is the "
+        "*raw coverage*, and *factor* the geometric mean of how much too narrow its intervals are. Over all: coverage "
+        f"{overall['coverage_90']:.2f}, raw {overall['raw_coverage_90']:.2f}, "
+        f"log density {overall['log_density']:.2f}, R² {overall['r_squared']:.2f}.\n\n{table(head, rows)}"
     )
 
 

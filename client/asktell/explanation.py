@@ -25,10 +25,12 @@ class Calibration:
     """Mean log density of the standardised results; that of a constant normal prediction is -1.42."""
     r_squared: float
     """Share of the variance that the predictions explain; 1 is perfect, 0 no better than the mean."""
-    deviation_factor: float = 1.0
-    """By what the model's own deviations were multiplied, above and in the slices, so that intervals hold what they say: above 1
+    deviation_factor: float
+    """By what the model's own deviations are multiplied, above and in the slices, so that intervals hold what they say: above 1
     the model by itself is too sure, below 1 too cautious.
     """
+    raw_coverage_90: float
+    """Share of results that would lie in their interval with the model's own deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,12 @@ class MetricExplanation:
     metric: str
     calibration: Calibration
     importances: tuple[Importance, ...]
-    """Of each parameter that can vary, the largest first."""
+    """Of each parameter that can vary, the largest first; with hundreds of parameters and many metrics only the largest."""
     slices: tuple[Slice, ...]
     """Those asked for, one-dimensional ones first."""
 
     def importance(self, parameter: str) -> Importance:
-        """That of one parameter. Raises KeyError for one that cannot vary."""
+        """That of one parameter. Raises KeyError for one that is not there."""
         for importance in self.importances:
             if importance.parameter == parameter:
                 return importance
@@ -106,7 +108,7 @@ def _metric(message: service.MetricExplanation, space: Space) -> MetricExplanati
     c = message.calibration
     return MetricExplanation(
         message.metric,
-        Calibration(c.observations, c.coverage_90, c.log_density, c.r_squared, c.deviation_factor),
+        Calibration(c.observations, c.coverage_90, c.log_density, c.r_squared, c.deviation_factor, c.raw_coverage_90),
         tuple(Importance(i.parameter, i.total_effect, i.lower, i.upper) for i in message.importances),
         tuple(_slice(shown, space) for shown in message.slices),
     )

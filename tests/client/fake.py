@@ -273,7 +273,12 @@ class FakeService(StudyServiceServicer):
             metric = part(
                 metric=study.spec.objectives[0].metric,
                 calibration=part.Calibration(
-                    observations=7, coverage_90=0.875, log_density=-1.25, r_squared=0.5, deviation_factor=1.5
+                    observations=7,
+                    coverage_90=0.875,
+                    log_density=-1.25,
+                    r_squared=0.5,
+                    deviation_factor=1.5,
+                    raw_coverage_90=0.75,
                 ),
                 importances=[
                     part.Importance(parameter=name, total_effect=1 / (i + 1), lower=0.5 / (i + 1), upper=1.0)

@@ -23,7 +23,7 @@ def test_what_the_model_has_learned(study: asktell.Study, fake: FakeService) -> 
     metric = explanation["accuracy"]
     assert list(explanation.metrics) == ["accuracy"]
     assert metric.metric == "accuracy"
-    assert metric.calibration == Calibration(7, 0.875, -1.25, 0.5, 1.5)
+    assert metric.calibration == Calibration(7, 0.875, -1.25, 0.5, 1.5, 0.75)
     assert metric.importances[1] == Importance("width", 0.5, 0.25, 1.0)
     assert metric.importance("width") is metric.importances[1]
     assert metric.slices[2] == Slice(("act",), ("relu", "gelu"), (), (0.0, 1.0), (0.5, 0.5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asktell_server.domain.explanation import MAX_CELLS, ExplainRequest, activation
+from asktell_server.domain.explanation import ExplainRequest, activation
 from asktell_server.domain.objectives import Direction, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
     CategoricalParameter,
@@ -111,7 +111,6 @@ def test_an_answer_has_to_fit_a_message() -> None:
     assert fields(ExplainRequest(names, points=100), many) == ["slices"]
     assert fields(ExplainRequest(pairs=pairs, points=17), many) == []
     assert fields(ExplainRequest(pairs=pairs, points=50), many) == ["slices"]
-    assert 32 * (10 * 17**2 + 10 * 17) < MAX_CELLS < 32 * 10 * 50**2
 
 
 def test_long_choices_count_for_more() -> None:
@@ -126,7 +125,7 @@ def test_it_is_bytes_that_count() -> None:
 
     def choices(character: str) -> StudySpec:
         texts = tuple(f"{k:03d}{character * 400}" for k in range(100))
-        return a_spec(*(CategoricalParameter(f"c{i}", texts) for i in range(10)), objectives=2)
+        return a_spec(*(CategoricalParameter(f"c{i}", texts) for i in range(10)), objectives=3)
 
     assert fields(ExplainRequest(), choices("x")) == []
     assert fields(ExplainRequest(), choices("\N{GRINNING FACE}")) == ["slices"]

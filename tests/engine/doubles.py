@@ -168,7 +168,7 @@ class Scripted(Optimizer):
 
 def explanation_of(observations: Sequence[Observation]) -> Explanation:
     """What a scripted explanation says: the last trial, and how many there are."""
-    metric = MetricExplanation("loss", Calibration(len(observations), 0.9, -1.0, 0.5, 1.0), (), ())
+    metric = MetricExplanation("loss", Calibration(len(observations), 0.9, -1.0, 0.5, 1.0, 0.9), (), ())
     return Explanation(observations[-1].number, (metric,))
 
 

@@ -14,15 +14,18 @@ import pytest
 from asktell.v1 import search_space_pb2, study_pb2
 from asktell.v1 import study_service_pb2 as pb
 from asktell_server.domain.explanation import (
-    MAX_CELLS,
     MAX_IMPORTANCES,
     Calibration,
+    ExplainRequest,
     Explanation,
     Importance,
     MetricExplanation,
     Slice,
+    metrics_of,
 )
-from asktell_server.domain.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES
+from asktell_server.domain.objectives import MAX_CONSTRAINTS, MAX_OBJECTIVES, Direction, Objective, OutcomeConstraint
+from asktell_server.domain.space import IntParameter, SearchSpace
+from asktell_server.domain.study import StudySpec
 from asktell_server.rpc.convert import explanation_to_proto
 
 from ..support import ServerProcess, serving, spec, stub
@@ -46,21 +49,36 @@ def learned(service: Stub, study_id: str, results: int = 20, **more: float) -> s
     return study
 
 
-def test_the_largest_answer_fits_a_message() -> None:
-    """Clients of most languages take 4 MiB: as many metrics, importances and predictions as there may be, under the longest names."""
-    metrics = MAX_OBJECTIVES + MAX_CONSTRAINTS
-    names = tuple(f"{i:0128}" for i in range(MAX_IMPORTANCES // metrics))
-    cells = MAX_CELLS // metrics
-    largest = MetricExplanation(
-        "m" * 128,
-        Calibration(10**6, 0.9, -1.42, 0.5, 1.5),
-        tuple(Importance(name, 0.5, 0.25, 0.75) for name in names),
-        (Slice(names[:2], (0.5,) * 50, (0.5,) * 50, (0.5,) * cells, (0.5,) * cells),),
+@pytest.mark.parametrize(
+    ("metrics", "pairs"), [(1, 10), (1, 0), (10, 0), (MAX_OBJECTIVES + MAX_CONSTRAINTS, 0), (32, 10)]
+)
+def test_an_answer_that_is_allowed_fits_a_message(metrics: int, pairs: int) -> None:
+    """Clients of most languages take 4 MiB: the longest names and values, and as many slices and points as are not refused."""
+    space = SearchSpace(tuple(IntParameter(f"x{i:0127}", -(2**62), 2**62) for i in range(1000)))
+    objectives = tuple(Objective(f"m{i:0127}", Direction.MINIMIZE) for i in range(min(metrics, MAX_OBJECTIVES)))
+    constraints = tuple(OutcomeConstraint(f"c{i:0127}", max=0.0) for i in range(metrics - len(objectives)))
+    spec = StudySpec(space, objectives, constraints=constraints)
+    names = [parameter.name for parameter in space.parameters]
+
+    def request(points: int) -> ExplainRequest:
+        return ExplainRequest(tuple(names[:100]), tuple((names[i], names[i + 1]) for i in range(pairs)), points)
+
+    points = max(p for p in range(2, 50 if pairs else 100) if not request(p).violations(spec))
+    axis = tuple(range(-points, 0))
+    slices = [Slice((name,), axis, (), (0.5,) * points, (0.5,) * points) for name in names[:100]]
+    slices += [Slice(pair, axis, axis, (0.5,) * points**2, (0.5,) * points**2) for pair in request(points).pairs]
+    importances = tuple(Importance(name, 0.5, 0.25, 0.75) for name in names[: MAX_IMPORTANCES // metrics])
+    learned = tuple(
+        MetricExplanation(metric, Calibration(10**6, 0.9, -1.42, 0.5, 1.5, 0.8), importances, tuple(slices))
+        for metric in metrics_of(spec)
     )
 
-    message = explanation_to_proto(10**9, Explanation(10**6, (largest,) * metrics))
+    message = explanation_to_proto(2**62, Explanation(2**62, learned))
 
-    assert 3 * 2**20 < message.ByteSize() < 4 * 2**20
+    assert message.ByteSize() < 4 * 2**20
+    assert message.metrics[0].calibration.deviation_factor == 1.5
+    assert message.metrics[0].calibration.raw_coverage_90 == 0.8
+    assert points in (49, 99) or message.ByteSize() > 3 * 2**20
 
 
 def test_what_a_model_has_learned(service: Stub) -> None:

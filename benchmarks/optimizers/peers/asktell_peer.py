@@ -170,6 +170,7 @@ class AskTell(Peer):
                 "log_density": metric.calibration.log_density,
                 "r_squared": metric.calibration.r_squared,
                 "deviation_factor": metric.calibration.deviation_factor,
+                "raw_coverage_90": metric.calibration.raw_coverage_90,
             }
             for metric in explained.metrics
         }

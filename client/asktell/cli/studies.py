@@ -174,7 +174,7 @@ def explain(
         click.echo(
             f"{metric}: {c.observations} results; left out one by one, {c.coverage_90:.0%} lie in their 90 % interval, "
             f"R^2 {c.r_squared:.2f}, log density {c.log_density:.2f}, "
-            f"deviations times {c.deviation_factor:.2f}",
+            f"with the model's own deviations, here times {c.deviation_factor:.2f}, {c.raw_coverage_90:.0%} would",
             err=True,
         )
     rows = [

@@ -30,15 +30,15 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61sktell/v1/study_service.proto\x12\nasktell.v1\x1a\x1d\x61sktell/v1/search_space.proto\x1a\x16\x61sktell/v1/study.proto\x1a\x16\x61sktell/v1/trial.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x02\n\x12\x43reateStudyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12 \n\x05study\x18\x03 \x01(\x0b\x32\x11.asktell.v1.Study\x12\x46\n\x0f\x63onflict_policy\x18\x04 \x01(\x0e\x32-.asktell.v1.CreateStudyRequest.ConflictPolicy\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"M\n\x0e\x43onflictPolicy\x12\x1f\n\x1b\x43ONFLICT_POLICY_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46\x41IL\x10\x01\x12\x10\n\x0cUSE_EXISTING\x10\x02\"\x1f\n\x0fGetStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"t\n\x12ListStudiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\'\n\x06states\x18\x04 \x03(\x0e\x32\x17.asktell.v1.Study.State\"R\n\x13ListStudiesResponse\x12\"\n\x07studies\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x12UpdateStudyRequest\x12 \n\x05study\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Study\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"0\n\x10StopStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\x12ResumeStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x12\x44\x65leteStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"9\n\x11WatchStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"k\n\x12WatchStudyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12 \n\x05study\x18\x02 \x01(\x0b\x32\x11.asktell.v1.Study\x12!\n\x06trials\x18\x03 \x03(\x0b\x32\x11.asktell.v1.Trial\"\xa5\x01\n\x13\x45xplainStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06slices\x18\x02 \x03(\t\x12\x39\n\x0bpair_slices\x18\x03 \x03(\x0b\x32$.asktell.v1.ExplainStudyRequest.Pair\x12\x0e\n\x06points\x18\x04 \x01(\x05\x1a%\n\x04Pair\x12\r\n\x05\x66irst\x18\x01 \x01(\t\x12\x0e\n\x06second\x18\x02 \x01(\t\"\xd7\x04\n\x11MetricExplanation\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12>\n\x0b\x63\x61libration\x18\x02 \x01(\x0b\x32).asktell.v1.MetricExplanation.Calibration\x12=\n\x0bimportances\x18\x03 \x03(\x0b\x32(.asktell.v1.MetricExplanation.Importance\x12\x33\n\x06slices\x18\x04 \x03(\x0b\x32#.asktell.v1.MetricExplanation.Slice\x1aS\n\nImportance\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x14\n\x0ctotal_effect\x18\x02 \x01(\x01\x12\r\n\x05lower\x18\x03 \x01(\x01\x12\r\n\x05upper\x18\x04 \x01(\x01\x1az\n\x0b\x43\x61libration\x12\x14\n\x0cobservations\x18\x01 \x01(\x05\x12\x13\n\x0b\x63overage_90\x18\x02 \x01(\x01\x12\x13\n\x0blog_density\x18\x03 \x01(\x01\x12\x11\n\tr_squared\x18\x04 \x01(\x01\x12\x18\n\x10\x64\x65viation_factor\x18\x05 \x01(\x01\x1a\xac\x01\n\x05Slice\x12\x12\n\nparameters\x18\x01 \x03(\t\x12\x30\n\x0c\x66irst_values\x18\x02 \x03(\x0b\x32\x1a.asktell.v1.ParameterValue\x12\x31\n\rsecond_values\x18\x03 \x03(\x0b\x32\x1a.asktell.v1.ParameterValue\x12\r\n\x05means\x18\x04 \x03(\x01\x12\x1b\n\x13standard_deviations\x18\x05 \x03(\x01\"q\n\x14\x45xplainStudyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x17\n\x0freference_trial\x18\x02 \x01(\x03\x12.\n\x07metrics\x18\x03 \x03(\x0b\x32\x1d.asktell.v1.MetricExplanation\"O\n\nAskRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"0\n\x0b\x41skResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\"\x87\x03\n\x0bTellRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x0bmeasurement\x18\x02 \x01(\x0b\x32\x17.asktell.v1.MeasurementH\x00\x12\x38\n\ninfeasible\x18\x03 \x01(\x0b\x32\".asktell.v1.TellRequest.InfeasibleH\x00\x12\x30\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1e.asktell.v1.TellRequest.FailedH\x00\x12\x30\n\x06pruned\x18\x05 \x01(\x0b\x32\x1e.asktell.v1.TellRequest.PrunedH\x00\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a\x1c\n\nInfeasible\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a\x18\n\x06\x46\x61iled\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a\x46\n\x06Pruned\x12,\n\x0bmeasurement\x18\x01 \x01(\x0b\x32\x17.asktell.v1.Measurement\x12\x0e\n\x06reason\x18\x02 \x01(\tB\x08\n\x06result\"^\n\x0cTellResponse\x12 \n\x05trial\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Trial\x12,\n\x0bstudy_state\x18\x02 \x01(\x0e\x32\x17.asktell.v1.Study.State\"K\n\rReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0bmeasurement\x18\x02 \x01(\x0b\x32\x17.asktell.v1.Measurement\"\xa4\x01\n\nStopAdvice\x12+\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1c.asktell.v1.StopAdvice.Cause\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"Y\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x11\n\rSTUDY_STOPPED\x10\x01\x12\x13\n\x0fSTUDY_COMPLETED\x10\x02\x12\x11\n\rTRIAL_EXPIRED\x10\x03\"\x84\x01\n\x0eReportResponse\x12\x13\n\x0bshould_stop\x18\x01 \x01(\x08\x12&\n\x06\x61\x64vice\x18\x02 \x01(\x0b\x32\x16.asktell.v1.StopAdvice\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\" \n\x10HeartbeatRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x87\x01\n\x11HeartbeatResponse\x12\x35\n\x11lease_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bshould_stop\x18\x02 \x01(\x08\x12&\n\x06\x61\x64vice\x18\x03 \x01(\x0b\x32\x16.asktell.v1.StopAdvice\"\\\n\x13\x43reateTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12!\n\x06trials\x18\x02 \x03(\x0b\x32\x11.asktell.v1.Trial\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"9\n\x14\x43reateTrialsResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\"G\n\x0fGetTrialRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\nafter_step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_after_step\"\x98\x01\n\x11ListTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\'\n\x06states\x18\x04 \x03(\x0e\x32\x17.asktell.v1.Trial.State\x12#\n\x04view\x18\x05 \x01(\x0e\x32\x15.asktell.v1.TrialView\"P\n\x12ListTrialsResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x15ListBestTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x16ListBestTrialsResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x12UpdateTrialRequest\x12 \n\x05trial\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Trial\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask*<\n\tTrialView\x12\x1a\n\x16TRIAL_VIEW_UNSPECIFIED\x10\x00\x12\t\n\x05\x42\x41SIC\x10\x01\x12\x08\n\x04\x46ULL\x10\x02\x32\xfc\t\n\x0cStudyService\x12@\n\x0b\x43reateStudy\x12\x1e.asktell.v1.CreateStudyRequest\x1a\x11.asktell.v1.Study\x12:\n\x08GetStudy\x12\x1b.asktell.v1.GetStudyRequest\x1a\x11.asktell.v1.Study\x12N\n\x0bListStudies\x12\x1e.asktell.v1.ListStudiesRequest\x1a\x1f.asktell.v1.ListStudiesResponse\x12@\n\x0bUpdateStudy\x12\x1e.asktell.v1.UpdateStudyRequest\x1a\x11.asktell.v1.Study\x12<\n\tStopStudy\x12\x1c.asktell.v1.StopStudyRequest\x1a\x11.asktell.v1.Study\x12@\n\x0bResumeStudy\x12\x1e.asktell.v1.ResumeStudyRequest\x1a\x11.asktell.v1.Study\x12\x45\n\x0b\x44\x65leteStudy\x12\x1e.asktell.v1.DeleteStudyRequest\x1a\x16.google.protobuf.Empty\x12M\n\nWatchStudy\x12\x1d.asktell.v1.WatchStudyRequest\x1a\x1e.asktell.v1.WatchStudyResponse0\x01\x12Q\n\x0c\x45xplainStudy\x12\x1f.asktell.v1.ExplainStudyRequest\x1a .asktell.v1.ExplainStudyResponse\x12\x36\n\x03\x41sk\x12\x16.asktell.v1.AskRequest\x1a\x17.asktell.v1.AskResponse\x12\x39\n\x04Tell\x12\x17.asktell.v1.TellRequest\x1a\x18.asktell.v1.TellResponse\x12?\n\x06Report\x12\x19.asktell.v1.ReportRequest\x1a\x1a.asktell.v1.ReportResponse\x12H\n\tHeartbeat\x12\x1c.asktell.v1.HeartbeatRequest\x1a\x1d.asktell.v1.HeartbeatResponse\x12Q\n\x0c\x43reateTrials\x12\x1f.asktell.v1.CreateTrialsRequest\x1a .asktell.v1.CreateTrialsResponse\x12:\n\x08GetTrial\x12\x1b.asktell.v1.GetTrialRequest\x1a\x11.asktell.v1.Trial\x12K\n\nListTrials\x12\x1d.asktell.v1.ListTrialsRequest\x1a\x1e.asktell.v1.ListTrialsResponse\x12W\n\x0eListBestTrials\x12!.asktell.v1.ListBestTrialsRequest\x1a\".asktell.v1.ListBestTrialsResponse\x12@\n\x0bUpdateTrial\x12\x1e.asktell.v1.UpdateTrialRequest\x1a\x11.asktell.v1.Trialb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61sktell/v1/study_service.proto\x12\nasktell.v1\x1a\x1d\x61sktell/v1/search_space.proto\x1a\x16\x61sktell/v1/study.proto\x1a\x16\x61sktell/v1/trial.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x02\n\x12\x43reateStudyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12 \n\x05study\x18\x03 \x01(\x0b\x32\x11.asktell.v1.Study\x12\x46\n\x0f\x63onflict_policy\x18\x04 \x01(\x0e\x32-.asktell.v1.CreateStudyRequest.ConflictPolicy\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"M\n\x0e\x43onflictPolicy\x12\x1f\n\x1b\x43ONFLICT_POLICY_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46\x41IL\x10\x01\x12\x10\n\x0cUSE_EXISTING\x10\x02\"\x1f\n\x0fGetStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"t\n\x12ListStudiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\'\n\x06states\x18\x04 \x03(\x0e\x32\x17.asktell.v1.Study.State\"R\n\x13ListStudiesResponse\x12\"\n\x07studies\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x12UpdateStudyRequest\x12 \n\x05study\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Study\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"0\n\x10StopStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\"\n\x12ResumeStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x12\x44\x65leteStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"9\n\x11WatchStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x03\"k\n\x12WatchStudyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12 \n\x05study\x18\x02 \x01(\x0b\x32\x11.asktell.v1.Study\x12!\n\x06trials\x18\x03 \x03(\x0b\x32\x11.asktell.v1.Trial\"\xa5\x01\n\x13\x45xplainStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06slices\x18\x02 \x03(\t\x12\x39\n\x0bpair_slices\x18\x03 \x03(\x0b\x32$.asktell.v1.ExplainStudyRequest.Pair\x12\x0e\n\x06points\x18\x04 \x01(\x05\x1a%\n\x04Pair\x12\r\n\x05\x66irst\x18\x01 \x01(\t\x12\x0e\n\x06second\x18\x02 \x01(\t\"\xf1\x04\n\x11MetricExplanation\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12>\n\x0b\x63\x61libration\x18\x02 \x01(\x0b\x32).asktell.v1.MetricExplanation.Calibration\x12=\n\x0bimportances\x18\x03 \x03(\x0b\x32(.asktell.v1.MetricExplanation.Importance\x12\x33\n\x06slices\x18\x04 \x03(\x0b\x32#.asktell.v1.MetricExplanation.Slice\x1aS\n\nImportance\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x14\n\x0ctotal_effect\x18\x02 \x01(\x01\x12\r\n\x05lower\x18\x03 \x01(\x01\x12\r\n\x05upper\x18\x04 \x01(\x01\x1a\x93\x01\n\x0b\x43\x61libration\x12\x14\n\x0cobservations\x18\x01 \x01(\x05\x12\x13\n\x0b\x63overage_90\x18\x02 \x01(\x01\x12\x13\n\x0blog_density\x18\x03 \x01(\x01\x12\x11\n\tr_squared\x18\x04 \x01(\x01\x12\x18\n\x10\x64\x65viation_factor\x18\x05 \x01(\x01\x12\x17\n\x0fraw_coverage_90\x18\x06 \x01(\x01\x1a\xac\x01\n\x05Slice\x12\x12\n\nparameters\x18\x01 \x03(\t\x12\x30\n\x0c\x66irst_values\x18\x02 \x03(\x0b\x32\x1a.asktell.v1.ParameterValue\x12\x31\n\rsecond_values\x18\x03 \x03(\x0b\x32\x1a.asktell.v1.ParameterValue\x12\r\n\x05means\x18\x04 \x03(\x01\x12\x1b\n\x13standard_deviations\x18\x05 \x03(\x01\"q\n\x14\x45xplainStudyResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x17\n\x0freference_trial\x18\x02 \x01(\x03\x12.\n\x07metrics\x18\x03 \x03(\x0b\x32\x1d.asktell.v1.MetricExplanation\"O\n\nAskRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"0\n\x0b\x41skResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\"\x87\x03\n\x0bTellRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x0bmeasurement\x18\x02 \x01(\x0b\x32\x17.asktell.v1.MeasurementH\x00\x12\x38\n\ninfeasible\x18\x03 \x01(\x0b\x32\".asktell.v1.TellRequest.InfeasibleH\x00\x12\x30\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1e.asktell.v1.TellRequest.FailedH\x00\x12\x30\n\x06pruned\x18\x05 \x01(\x0b\x32\x1e.asktell.v1.TellRequest.PrunedH\x00\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a\x1c\n\nInfeasible\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a\x18\n\x06\x46\x61iled\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a\x46\n\x06Pruned\x12,\n\x0bmeasurement\x18\x01 \x01(\x0b\x32\x17.asktell.v1.Measurement\x12\x0e\n\x06reason\x18\x02 \x01(\tB\x08\n\x06result\"^\n\x0cTellResponse\x12 \n\x05trial\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Trial\x12,\n\x0bstudy_state\x18\x02 \x01(\x0e\x32\x17.asktell.v1.Study.State\"K\n\rReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x0bmeasurement\x18\x02 \x01(\x0b\x32\x17.asktell.v1.Measurement\"\xa4\x01\n\nStopAdvice\x12+\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1c.asktell.v1.StopAdvice.Cause\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"Y\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x11\n\rSTUDY_STOPPED\x10\x01\x12\x13\n\x0fSTUDY_COMPLETED\x10\x02\x12\x11\n\rTRIAL_EXPIRED\x10\x03\"\x84\x01\n\x0eReportResponse\x12\x13\n\x0bshould_stop\x18\x01 \x01(\x08\x12&\n\x06\x61\x64vice\x18\x02 \x01(\x0b\x32\x16.asktell.v1.StopAdvice\x12\x35\n\x11lease_expire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\" \n\x10HeartbeatRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x87\x01\n\x11HeartbeatResponse\x12\x35\n\x11lease_expire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bshould_stop\x18\x02 \x01(\x08\x12&\n\x06\x61\x64vice\x18\x03 \x01(\x0b\x32\x16.asktell.v1.StopAdvice\"\\\n\x13\x43reateTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12!\n\x06trials\x18\x02 \x03(\x0b\x32\x11.asktell.v1.Trial\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"9\n\x14\x43reateTrialsResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\"G\n\x0fGetTrialRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\nafter_step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_after_step\"\x98\x01\n\x11ListTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\'\n\x06states\x18\x04 \x03(\x0e\x32\x17.asktell.v1.Trial.State\x12#\n\x04view\x18\x05 \x01(\x0e\x32\x15.asktell.v1.TrialView\"P\n\x12ListTrialsResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x15ListBestTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x16ListBestTrialsResponse\x12!\n\x06trials\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x12UpdateTrialRequest\x12 \n\x05trial\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Trial\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask*<\n\tTrialView\x12\x1a\n\x16TRIAL_VIEW_UNSPECIFIED\x10\x00\x12\t\n\x05\x42\x41SIC\x10\x01\x12\x08\n\x04\x46ULL\x10\x02\x32\xfc\t\n\x0cStudyService\x12@\n\x0b\x43reateStudy\x12\x1e.asktell.v1.CreateStudyRequest\x1a\x11.asktell.v1.Study\x12:\n\x08GetStudy\x12\x1b.asktell.v1.GetStudyRequest\x1a\x11.asktell.v1.Study\x12N\n\x0bListStudies\x12\x1e.asktell.v1.ListStudiesRequest\x1a\x1f.asktell.v1.ListStudiesResponse\x12@\n\x0bUpdateStudy\x12\x1e.asktell.v1.UpdateStudyRequest\x1a\x11.asktell.v1.Study\x12<\n\tStopStudy\x12\x1c.asktell.v1.StopStudyRequest\x1a\x11.asktell.v1.Study\x12@\n\x0bResumeStudy\x12\x1e.asktell.v1.ResumeStudyRequest\x1a\x11.asktell.v1.Study\x12\x45\n\x0b\x44\x65leteStudy\x12\x1e.asktell.v1.DeleteStudyRequest\x1a\x16.google.protobuf.Empty\x12M\n\nWatchStudy\x12\x1d.asktell.v1.WatchStudyRequest\x1a\x1e.asktell.v1.WatchStudyResponse0\x01\x12Q\n\x0c\x45xplainStudy\x12\x1f.asktell.v1.ExplainStudyRequest\x1a .asktell.v1.ExplainStudyResponse\x12\x36\n\x03\x41sk\x12\x16.asktell.v1.AskRequest\x1a\x17.asktell.v1.AskResponse\x12\x39\n\x04Tell\x12\x17.asktell.v1.TellRequest\x1a\x18.asktell.v1.TellResponse\x12?\n\x06Report\x12\x19.asktell.v1.ReportRequest\x1a\x1a.asktell.v1.ReportResponse\x12H\n\tHeartbeat\x12\x1c.asktell.v1.HeartbeatRequest\x1a\x1d.asktell.v1.HeartbeatResponse\x12Q\n\x0c\x43reateTrials\x12\x1f.asktell.v1.CreateTrialsRequest\x1a .asktell.v1.CreateTrialsResponse\x12:\n\x08GetTrial\x12\x1b.asktell.v1.GetTrialRequest\x1a\x11.asktell.v1.Trial\x12K\n\nListTrials\x12\x1d.asktell.v1.ListTrialsRequest\x1a\x1e.asktell.v1.ListTrialsResponse\x12W\n\x0eListBestTrials\x12!.asktell.v1.ListBestTrialsRequest\x1a\".asktell.v1.ListBestTrialsResponse\x12@\n\x0bUpdateTrial\x12\x1e.asktell.v1.UpdateTrialRequest\x1a\x11.asktell.v1.Trialb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'asktell.v1.study_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRIALVIEW']._serialized_start=3941
-  _globals['_TRIALVIEW']._serialized_end=4001
+  _globals['_TRIALVIEW']._serialized_start=3967
+  _globals['_TRIALVIEW']._serialized_end=4027
   _globals['_CREATESTUDYREQUEST']._serialized_start=222
   _globals['_CREATESTUDYREQUEST']._serialized_end=481
   _globals['_CREATESTUDYREQUEST_CONFLICTPOLICY']._serialized_start=404
@@ -66,57 +66,57 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINSTUDYREQUEST_PAIR']._serialized_start=1279
   _globals['_EXPLAINSTUDYREQUEST_PAIR']._serialized_end=1316
   _globals['_METRICEXPLANATION']._serialized_start=1319
-  _globals['_METRICEXPLANATION']._serialized_end=1918
+  _globals['_METRICEXPLANATION']._serialized_end=1944
   _globals['_METRICEXPLANATION_IMPORTANCE']._serialized_start=1536
   _globals['_METRICEXPLANATION_IMPORTANCE']._serialized_end=1619
-  _globals['_METRICEXPLANATION_CALIBRATION']._serialized_start=1621
-  _globals['_METRICEXPLANATION_CALIBRATION']._serialized_end=1743
-  _globals['_METRICEXPLANATION_SLICE']._serialized_start=1746
-  _globals['_METRICEXPLANATION_SLICE']._serialized_end=1918
-  _globals['_EXPLAINSTUDYRESPONSE']._serialized_start=1920
-  _globals['_EXPLAINSTUDYRESPONSE']._serialized_end=2033
-  _globals['_ASKREQUEST']._serialized_start=2035
-  _globals['_ASKREQUEST']._serialized_end=2114
-  _globals['_ASKRESPONSE']._serialized_start=2116
-  _globals['_ASKRESPONSE']._serialized_end=2164
-  _globals['_TELLREQUEST']._serialized_start=2167
-  _globals['_TELLREQUEST']._serialized_end=2558
-  _globals['_TELLREQUEST_INFEASIBLE']._serialized_start=2422
-  _globals['_TELLREQUEST_INFEASIBLE']._serialized_end=2450
-  _globals['_TELLREQUEST_FAILED']._serialized_start=2452
-  _globals['_TELLREQUEST_FAILED']._serialized_end=2476
-  _globals['_TELLREQUEST_PRUNED']._serialized_start=2478
-  _globals['_TELLREQUEST_PRUNED']._serialized_end=2548
-  _globals['_TELLRESPONSE']._serialized_start=2560
-  _globals['_TELLRESPONSE']._serialized_end=2654
-  _globals['_REPORTREQUEST']._serialized_start=2656
-  _globals['_REPORTREQUEST']._serialized_end=2731
-  _globals['_STOPADVICE']._serialized_start=2734
-  _globals['_STOPADVICE']._serialized_end=2898
-  _globals['_STOPADVICE_CAUSE']._serialized_start=2809
-  _globals['_STOPADVICE_CAUSE']._serialized_end=2898
-  _globals['_REPORTRESPONSE']._serialized_start=2901
-  _globals['_REPORTRESPONSE']._serialized_end=3033
-  _globals['_HEARTBEATREQUEST']._serialized_start=3035
-  _globals['_HEARTBEATREQUEST']._serialized_end=3067
-  _globals['_HEARTBEATRESPONSE']._serialized_start=3070
-  _globals['_HEARTBEATRESPONSE']._serialized_end=3205
-  _globals['_CREATETRIALSREQUEST']._serialized_start=3207
-  _globals['_CREATETRIALSREQUEST']._serialized_end=3299
-  _globals['_CREATETRIALSRESPONSE']._serialized_start=3301
-  _globals['_CREATETRIALSRESPONSE']._serialized_end=3358
-  _globals['_GETTRIALREQUEST']._serialized_start=3360
-  _globals['_GETTRIALREQUEST']._serialized_end=3431
-  _globals['_LISTTRIALSREQUEST']._serialized_start=3434
-  _globals['_LISTTRIALSREQUEST']._serialized_end=3586
-  _globals['_LISTTRIALSRESPONSE']._serialized_start=3588
-  _globals['_LISTTRIALSRESPONSE']._serialized_end=3668
-  _globals['_LISTBESTTRIALSREQUEST']._serialized_start=3670
-  _globals['_LISTBESTTRIALSREQUEST']._serialized_end=3748
-  _globals['_LISTBESTTRIALSRESPONSE']._serialized_start=3750
-  _globals['_LISTBESTTRIALSRESPONSE']._serialized_end=3834
-  _globals['_UPDATETRIALREQUEST']._serialized_start=3836
-  _globals['_UPDATETRIALREQUEST']._serialized_end=3939
-  _globals['_STUDYSERVICE']._serialized_start=4004
-  _globals['_STUDYSERVICE']._serialized_end=5280
+  _globals['_METRICEXPLANATION_CALIBRATION']._serialized_start=1622
+  _globals['_METRICEXPLANATION_CALIBRATION']._serialized_end=1769
+  _globals['_METRICEXPLANATION_SLICE']._serialized_start=1772
+  _globals['_METRICEXPLANATION_SLICE']._serialized_end=1944
+  _globals['_EXPLAINSTUDYRESPONSE']._serialized_start=1946
+  _globals['_EXPLAINSTUDYRESPONSE']._serialized_end=2059
+  _globals['_ASKREQUEST']._serialized_start=2061
+  _globals['_ASKREQUEST']._serialized_end=2140
+  _globals['_ASKRESPONSE']._serialized_start=2142
+  _globals['_ASKRESPONSE']._serialized_end=2190
+  _globals['_TELLREQUEST']._serialized_start=2193
+  _globals['_TELLREQUEST']._serialized_end=2584
+  _globals['_TELLREQUEST_INFEASIBLE']._serialized_start=2448
+  _globals['_TELLREQUEST_INFEASIBLE']._serialized_end=2476
+  _globals['_TELLREQUEST_FAILED']._serialized_start=2478
+  _globals['_TELLREQUEST_FAILED']._serialized_end=2502
+  _globals['_TELLREQUEST_PRUNED']._serialized_start=2504
+  _globals['_TELLREQUEST_PRUNED']._serialized_end=2574
+  _globals['_TELLRESPONSE']._serialized_start=2586
+  _globals['_TELLRESPONSE']._serialized_end=2680
+  _globals['_REPORTREQUEST']._serialized_start=2682
+  _globals['_REPORTREQUEST']._serialized_end=2757
+  _globals['_STOPADVICE']._serialized_start=2760
+  _globals['_STOPADVICE']._serialized_end=2924
+  _globals['_STOPADVICE_CAUSE']._serialized_start=2835
+  _globals['_STOPADVICE_CAUSE']._serialized_end=2924
+  _globals['_REPORTRESPONSE']._serialized_start=2927
+  _globals['_REPORTRESPONSE']._serialized_end=3059
+  _globals['_HEARTBEATREQUEST']._serialized_start=3061
+  _globals['_HEARTBEATREQUEST']._serialized_end=3093
+  _globals['_HEARTBEATRESPONSE']._serialized_start=3096
+  _globals['_HEARTBEATRESPONSE']._serialized_end=3231
+  _globals['_CREATETRIALSREQUEST']._serialized_start=3233
+  _globals['_CREATETRIALSREQUEST']._serialized_end=3325
+  _globals['_CREATETRIALSRESPONSE']._serialized_start=3327
+  _globals['_CREATETRIALSRESPONSE']._serialized_end=3384
+  _globals['_GETTRIALREQUEST']._serialized_start=3386
+  _globals['_GETTRIALREQUEST']._serialized_end=3457
+  _globals['_LISTTRIALSREQUEST']._serialized_start=3460
+  _globals['_LISTTRIALSREQUEST']._serialized_end=3612
+  _globals['_LISTTRIALSRESPONSE']._serialized_start=3614
+  _globals['_LISTTRIALSRESPONSE']._serialized_end=3694
+  _globals['_LISTBESTTRIALSREQUEST']._serialized_start=3696
+  _globals['_LISTBESTTRIALSREQUEST']._serialized_end=3774
+  _globals['_LISTBESTTRIALSRESPONSE']._serialized_start=3776
+  _globals['_LISTBESTTRIALSRESPONSE']._serialized_end=3860
+  _globals['_UPDATETRIALREQUEST']._serialized_start=3862
+  _globals['_UPDATETRIALREQUEST']._serialized_end=3965
+  _globals['_STUDYSERVICE']._serialized_start=4030
+  _globals['_STUDYSERVICE']._serialized_end=5306
 # @@protoc_insertion_point(module_scope)

@@ -456,7 +456,7 @@ class ExplainStudyRequest(_message.Message):
     @_builtins.property
     def pair_slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainStudyRequest.Pair]:
         """Pairs of which to return two-dimensional slices, at most 10, each once in either order; both must be able to be active
-        together. All slices of all metrics together hold at most 100,000 predictions.
+        together. Slices are refused that would not fit an answer of 4 MiB with all else.
         """
 
     def __init__(
@@ -526,6 +526,7 @@ class MetricExplanation(_message.Message):
         LOG_DENSITY_FIELD_NUMBER: _builtins.int
         R_SQUARED_FIELD_NUMBER: _builtins.int
         DEVIATION_FACTOR_FIELD_NUMBER: _builtins.int
+        RAW_COVERAGE_90_FIELD_NUMBER: _builtins.int
         observations: _builtins.int
         """Number of results."""
         coverage_90: _builtins.float
@@ -535,10 +536,12 @@ class MetricExplanation(_message.Message):
         r_squared: _builtins.float
         """Share of the variance that the predictions explain; 1 is perfect, 0 no better than the mean."""
         deviation_factor: _builtins.float
-        """By what the model's own standard deviations were multiplied, in the figures above as in the slices, so that 90 % intervals
-        hold nine of ten results that were left out: above 1 the model by itself is too sure, below 1 too cautious. The figures for
-        a result are made with the factor that the other results ask for.
+        """By what the model's own standard deviations are multiplied, above and in the slices, so that 90 % intervals hold about nine
+        of ten results that were left out: above 1 the model by itself is too sure, below 1 too cautious. In [0.5, 10]; 1 with fewer
+        than 10 results. In coverage_90 and log_density no result has a say in its own interval.
         """
+        raw_coverage_90: _builtins.float
+        """Share of results that would lie in their 90 % interval with the model's own standard deviations."""
         def __init__(
             self,
             *,
@@ -547,10 +550,11 @@ class MetricExplanation(_message.Message):
             log_density: _builtins.float = ...,
             r_squared: _builtins.float = ...,
             deviation_factor: _builtins.float = ...,
+            raw_coverage_90: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage_90", b"coverage_90", "deviation_factor", b"deviation_factor", "log_density", b"log_density", "observations", b"observations", "r_squared", b"r_squared"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage_90", b"coverage_90", "deviation_factor", b"deviation_factor", "log_density", b"log_density", "observations", b"observations", "r_squared", b"r_squared", "raw_coverage_90", b"raw_coverage_90"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

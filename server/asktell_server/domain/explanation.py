@@ -23,11 +23,12 @@ DEFAULT_POINTS = 25
 MIN_POINTS = 2
 MAX_POINTS = 100
 MAX_POINTS_OF_PAIRS = 50
-# Predictions of all slices of all metrics: what keeps an answer below the 4 MiB that clients of most languages take.
-MAX_CELLS = 100_000
-_BYTES_PER_CELL = 16
-# Of all metrics together; with names of 128 characters as many bytes as MAX_CELLS.
+# Of all metrics together.
 MAX_IMPORTANCES = 10_000
+# Clients of most languages take messages of 4 MiB.
+MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024
+# What parts of an answer weigh at most on the wire, besides the names and texts in them.
+_METRIC_BYTES, _IMPORTANCE_BYTES, _SLICE_BYTES, _VALUE_BYTES, _PREDICTION_BYTES = 256, 33, 32, 15, 16
 
 
 @dataclass(frozen=True)
@@ -106,21 +107,23 @@ class ExplainRequest:
 
     def _size_violations(self, spec: StudySpec) -> Iterator[Violation]:
         parameters = spec.space.by_name
-        slices = [self._weight(parameters[name]) for name in self.slices]
+        slices = [self._bytes(parameters[name]) for name in self.slices]
         if not slices:
-            slices = sorted(map(self._weight, parameters.values()), reverse=True)[:DEFAULT_SLICES]
-        pairs = [self._weight(parameters[first], parameters[second]) for first, second in self.pairs]
+            slices = sorted(map(self._bytes, parameters.values()), reverse=True)[:DEFAULT_SLICES]
+        pairs = [self._bytes(parameters[first], parameters[second]) for first, second in self.pairs]
         metrics = len(metrics_of(spec))
-        cells = metrics * (sum(slices) + sum(pairs))
-        if cells > MAX_CELLS:
+        names = sorted(map(len, parameters), reverse=True)[: MAX_IMPORTANCES // metrics]
+        importances = sum(names) + _IMPORTANCE_BYTES * len(names)
+        size = metrics * (_METRIC_BYTES + importances + sum(slices) + sum(pairs))
+        if size > MAX_BYTES:
             yield Violation(
                 "slices",
-                f"with pair_slices, points and the study's {metrics} metrics ask for {cells} predictions; "
-                f"at most {MAX_CELLS} fit an answer",
+                f"with pair_slices, points and the study's {metrics} metrics ask for an answer of up to {size} bytes; "
+                f"at most {MAX_BYTES} fit a message",
             )
 
-    def _weight(self, *axes: Parameter) -> int:
-        """Size of a slice along one parameter or two, in cells; long texts count for more."""
+    def _bytes(self, *axes: Parameter) -> int:
+        """The most that a slice along one parameter or two weighs."""
         sizes = [self.axis_size(parameter) for parameter in axes]
         text = sum(
             len(str(choice).encode())
@@ -128,7 +131,8 @@ class ExplainRequest:
             if isinstance(parameter, CategoricalParameter)
             for choice in parameter.choices[:size]
         )
-        return math.prod(sizes) + text // _BYTES_PER_CELL
+        names = sum(len(parameter.name) for parameter in axes)
+        return _SLICE_BYTES + names + text + _VALUE_BYTES * sum(sizes) + _PREDICTION_BYTES * math.prod(sizes)
 
 
 def metrics_of(spec: StudySpec) -> list[str]:
@@ -158,14 +162,18 @@ def activation(space: SearchSpace, names: Sequence[str]) -> Mapping[str, tuple[P
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well the model predicts each of its results from all the others."""
+    """How well the model predicts each of its results from all the others.
+
+    `deviation_factor`: by what the model's own deviations were multiplied in `coverage_90`, `log_density` and slices; with them as
+    they are `raw_coverage_90` would lie in the interval.
+    """
 
     observations: int
     coverage_90: float
     log_density: float
     r_squared: float
     deviation_factor: float
-    """By what the model's own deviations were multiplied, in these figures as in the slices."""
+    raw_coverage_90: float
 
 
 @dataclass(frozen=True)

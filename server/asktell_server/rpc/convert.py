@@ -532,6 +532,7 @@ def _metric_explanation_to_proto(explained: MetricExplanation) -> study_service_
             log_density=calibration.log_density,
             r_squared=calibration.r_squared,
             deviation_factor=calibration.deviation_factor,
+            raw_coverage_90=calibration.raw_coverage_90,
         ),
         importances=[
             study_service_pb2.MetricExplanation.Importance(

@@ -298,6 +298,19 @@ def test_a_model_that_is_wrong_about_itself(said: float) -> None:
     assert calibration.coverage_90 == pytest.approx(0.9, abs=0.01)
     assert calibration.log_density == pytest.approx(-1.42, abs=0.01)
     assert calibration.deviation_factor == pytest.approx(1.0 / said, rel=0.03)
+    assert calibration.raw_coverage_90 == pytest.approx(math.erf(1.645 * said / math.sqrt(2)), abs=0.01)
+
+
+def test_an_outlier_widens_the_intervals_of_others_alone() -> None:
+    """Of twenty results one is far off; were its own interval made with it, its density would not be that low."""
+    y = np.append(np.random.default_rng(3).normal(0.0, 1.0, 19), 40.0)
+    without = calibration_of(Left(y[:-1], np.zeros(19), np.ones(19)))
+
+    calibration = calibration_of(Left(y, np.zeros(20), np.ones(20)))
+
+    assert calibration.raw_coverage_90 == pytest.approx(19 / 20 * without.raw_coverage_90, abs=1e-9)
+    alone = without.deviation_factor
+    assert 20 * calibration.log_density < -0.5 * (40.0 / alone) ** 2 - math.log(alone)
 
 
 def test_equal_results_leave_nothing_to_explain() -> None:

@@ -260,6 +260,27 @@ def test_parallel_asks_of_a_converged_study_spread_out() -> None:
     assert np.abs(together - 0.3).min() < 0.01
 
 
+@pytest.mark.parametrize("constraints", [(), (OutcomeConstraint("size", max=10.0),)])
+def test_others_follow_a_pending_trial_that_is_not_expected_to_be_the_best(
+    constraints: tuple[OutcomeConstraint, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept away only from one that is; and not where something else is weighed as well."""
+    spec = replace(study(SQUARE), constraints=constraints)
+    history = [
+        Observation(o.number, o.point, o.state, Measurement({"loss": bowl(o.point), "size": 1.0}))
+        for o in told(spread(SQUARE, 20), bowl)
+    ]
+    pending: list[Point] = [{"x": 0.3, "y": 0.7}] if constraints else [{"x": 0.9, "y": 0.1}]
+
+    def chosen() -> Point:
+        return optimizer(spec, history).ask(22, pending).suggestion.point
+
+    before = chosen()
+    monkeypatch.setattr("asktell_server.optimizers.gp.study_model.WORTHWHILE", 0.0)
+
+    assert chosen() == before
+
+
 def test_a_replicate_with_a_tiny_error_is_believed() -> None:
     """Noisy results around 1 everywhere, one well-known 0.2 among them: the prediction there says so."""
     rng = np.random.default_rng(6)

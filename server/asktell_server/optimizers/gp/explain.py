@@ -53,7 +53,7 @@ from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.encoding import Array, Column
-from asktell_server.optimizers.gp.calibration import Z_90, factor, factors_without
+from asktell_server.optimizers.gp.calibration import Z_90, deviation_factor, factors_without
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.pareto import front
 
@@ -162,7 +162,8 @@ def calibration_of(model: ExplainableModel) -> Calibration:
         coverage_90=float(np.mean(np.abs(z) <= Z_90)),
         log_density=float(np.mean(-0.5 * z * z - np.log(deviation))) - 0.5 * math.log(2.0 * math.pi),
         r_squared=1.0 - left / total if total > 1e-12 else 0.0,
-        deviation_factor=factor(errors),
+        deviation_factor=deviation_factor(errors),
+        raw_coverage_90=float(np.mean(np.abs(errors) <= Z_90)),
     )
 
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from asktell_server.domain.objectives import OutcomeConstraint
 from asktell_server.optimizers.encoding import Array
-from asktell_server.optimizers.gp.calibration import factor, standardised_errors
+from asktell_server.optimizers.gp.calibration import deviation_factor, standardised_errors
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.explain import Sampler
 from asktell_server.optimizers.gp.kernel import Features, Inputs, Layout, matern52
 from asktell_server.optimizers.gp.posterior import Posterior, mixed
 from asktell_server.optimizers.gp.study_model import StudyModel
-from asktell_server.optimizers.gp.transform import LARGEST, Transform
+from asktell_server.optimizers.gp.transform import LARGEST, Transform, cut
 from asktell_server.optimizers.safe_math import cholesky
 
 ELEMENTS = 2_000_000
@@ -65,7 +65,7 @@ class ExplainablePosterior:
     ) -> None:
         self._cube, self._layout = cube, layout
         self._posterior, self._transform, self._restore = posterior, transform, restore
-        self._factor = factor(standardised_errors(posterior))
+        self._factor = deviation_factor(standardised_errors(posterior))
 
     def predict(self, codes: Array) -> tuple[Array, Array]:  # (m, d) -> (m,), (m,)
         """Mean and standard deviation of the metric without noise; over hyperparameter sets, those of the mixture."""
@@ -74,10 +74,9 @@ class ExplainablePosterior:
         for start in range(0, len(codes), step):
             mean, variance = self._posterior.predict(_inputs(self._cube, self._layout, codes[start : start + step]))
             center, spread = mixed(mean, variance)
-            deviations = self._factor * np.sqrt(spread)
-            for z, deviation in zip(center.tolist(), deviations.tolist(), strict=True):
+            for z, deviation in zip(center.tolist(), np.sqrt(spread).tolist(), strict=True):
                 value, uncertainty = self._transform.prediction(z, deviation)
-                found.append((self._restore(value), uncertainty))
+                found.append((self._restore(value), cut(self._factor * uncertainty)))
         values = np.array(found).reshape(-1, 2)
         return np.clip(values[:, 0], -LARGEST, LARGEST), values[:, 1]
 

@@ -32,7 +32,7 @@ from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.design import Stream, generator
 from asktell_server.optimizers.encoding import Array, Encoding, Mask
 from asktell_server.optimizers.gp.acquisition import LogExpectedImprovement, LogProbabilityBelow, NegativeMean, Term
-from asktell_server.optimizers.gp.calibration import factor, standardised_errors
+from asktell_server.optimizers.gp.calibration import deviation_factor, standardised_errors
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.fit import Priors
 from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, merit, spread
@@ -63,6 +63,7 @@ LUCK = 1.0
 WORTHWHILE = 1e-3
 """While a pending trial is expected to come as close to the best as this, in standard deviations of the results, others have to
 promise more than so much: once a study has converged, all trials in parallel would else go where there is least left to find.
+Not where other terms count (constraints, failures, cost, beliefs): what so little promises is weighed by its logarithm, thousands.
 """
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
@@ -305,8 +306,12 @@ class StudyModel:
         lie = 0.0 if self._eligible.any() else 1.0
         return [_believing(model.posterior()[0], ahead, lie) for model in self.constraints if len(model)]
 
-    def _improvement(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> Term:
-        """The term of the objectives. While no trial can be the best, anything better than the worst is an improvement."""
+    def _improvement(
+        self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator, *, alone: bool
+    ) -> Term:
+        """The term of the objectives; `alone` if there is no other. While no trial can be the best, anything better than the worst
+        is an improvement.
+        """
         rows, pending = self._incumbents(), np.empty(0, dtype=np.intp)
         if self._eligible.any():
             # Luck may have let a measurement pass; and a pending point counts if it is expected to.
@@ -323,7 +328,7 @@ class StudyModel:
             if not self._eligible.any():
                 return LogExpectedImprovement(believed[0], means[0].max(axis=1))
             best = means[0].min(axis=1)
-            if len(pending):
+            if alone and len(pending):
                 best = best - np.where(means[0][:, len(rows) :].min(axis=1) <= best + WORTHWHILE, WORTHWHILE, 0.0)
             return LogExpectedImprovement(believed[0], best)
         return hypervolume_improvement(believed, means, random, is_front=bool(self._eligible.any()))
@@ -337,14 +342,14 @@ class StudyModel:
         return found
 
     def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> list[Term]:
-        terms = [self._improvement(believed, ahead, random), *self._chances(ahead)]
+        others = self._chances(ahead)
         if self._cost is not None and len(self._cost):
             posterior, transform = self._cost.posterior()
             assert isinstance(transform, LogTransform)
-            terms.append(NegativeMean(posterior, transform.deviation))
+            others.append(NegativeMean(posterior, transform.deviation))
         if self._belief is not None:
-            terms.append(LogBelief(self._belief, self._results))
-        return terms
+            others.append(LogBelief(self._belief, self._results))
+        return [self._improvement(believed, ahead, random, alone=not others), *others]
 
     def _incumbents(self) -> NDArray[np.intp]:  # (k,)
         """Rows of the results among which the best ones are: trials that can be the best; all if none can."""
@@ -405,6 +410,6 @@ def _moments(posterior: Posterior, transform: Transform, inputs: Inputs) -> tupl
     center, spread = mixed(mean, variance)
     if not np.isfinite(center + spread).all():
         raise NumericalError("a prediction is not finite")
+    value, deviation = transform.prediction(float(center[0]), float(np.sqrt(spread[0])))
     # A point was chosen for what the model promises there, and choice favours promises that err: they are widened, never narrowed.
-    wider = max(1.0, factor(standardised_errors(posterior)))
-    return transform.prediction(float(center[0]), wider * float(np.sqrt(spread[0])))
+    return value, cut(max(1.0, deviation_factor(standardised_errors(posterior))) * deviation)
