@@ -326,14 +326,27 @@ class Kernel:
         """Sum of r_i^2 over all dimensions."""
         use = library(one.z)
         r2: A = (one.z * one.z).sum(2)[:, :, None] + (other.z * other.z).sum(2)[:, None, :] - 2.0 * one.z @ other.z.mT
+        if one.choice.shape[1]:
+            r2 += self._categorical_distance(theta, one, other)
         if one is other:
             i = np.arange(r2.shape[1])
             r2[:, i, i] = 0.0
-        r2 = use.clip(r2, 0.0, None)
-        for j in range(one.choice.shape[1]):
-            differs = one.choice[:, j, None] != other.choice[None, :, j]
-            r2 += use.exp(-2.0 * theta.lengthscale[:, self.layout.p + j])[:, None, None] * differs
-        return r2
+        found: A = use.clip(r2, 0.0, None)
+        return found
+
+    def _categorical_distance(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, m, n)
+        """Sum of r_i^2 over the categorical dimensions: that of all, less that of those in which two points agree. The latter is a
+        product of matrices of indicators, which takes less than to compare dimension by dimension.
+        """
+        use = library(one.choice)
+        levels = [use.unique(column) for column in other.choice.T]
+        of = np.repeat(np.arange(len(levels)), [len(found) for found in levels])
+        every = use.concat(levels)  # (L,)
+        weights = use.exp(-2.0 * theta.lengthscale[:, self.layout.p :])
+        one_at = (one.choice[:, of] == every) * weights[:, None, of]  # (H, m, L)
+        other_at = (other.choice[:, of] == every) * use.ones_like(every)  # (n, L)
+        distance: A = weights.sum(1)[:, None, None] - one_at @ other_at.T
+        return distance
 
     def _by_dimension(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, D, m, n)
         """r_i^2 of each dimension."""
