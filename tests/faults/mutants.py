@@ -16,6 +16,7 @@ from asktell_server.domain.study import Study
 from asktell_server.domain.trial import TrialState
 from asktell_server.service import asking, housekeeping, requests, trials, watching
 from asktell_server.storage import sql, transaction, write_cache
+from asktell_server.storage.postgresql import transaction as postgresql
 
 
 def _every(n: int) -> Callable[[], bool]:
@@ -254,6 +255,62 @@ def starts_from_an_older_state() -> None:
     sql.SqlStorage._open = opened
 
 
+def rolls_back_and_says_committed() -> None:
+    """Every 20th transaction of the writer to PostgreSQL is rolled back, and its works are told that it stands."""
+    original, now = postgresql.WritingTransaction.commit, _every(20)
+
+    def commit(self: Any, then: Any = ()) -> Any:
+        if not now():
+            return original(self, then)
+        self.flush()
+        self._unsent = None
+        self._connection.rollback()
+        return True, None
+
+    postgresql.WritingTransaction.commit = commit
+
+
+def expects_and_does_not_look() -> None:
+    """That a study is as this server left it is taken for granted, although others may have changed it."""
+    postgresql.CALM = 1
+
+    def expect(self: Any, study: Study) -> Study:
+        self._kept(study)
+        return study
+
+    postgresql.WritingTransaction._expect = expect
+
+
+def does_not_lock() -> None:
+    """Two servers change one study at the same time."""
+    original = postgresql.WritingTransaction._locked
+
+    def locked(self: Any, key: Any, wait: str, do_not_wait: str, values: Any) -> Any:
+        return original(self, key, wait.partition(" FOR ")[0], do_not_wait.partition(" FOR ")[0], values)
+
+    postgresql.WritingTransaction._locked = locked
+    postgresql.Knowledge.expected = lambda *_: None
+
+
+def remembers_trials_for_ever() -> None:
+    """A trial is believed to be as this server left it, whatever others did since."""
+    original = postgresql.Knowledge.trial
+
+    def trial(self: Any, study_id: int, number: int) -> Any:
+        return self._trials.get((study_id, number)) or original(self, study_id, number)
+
+    postgresql.Knowledge.trial = trial
+
+
+ON_POSTGRESQL: Mapping[str, Callable[[], None]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        rolls_back_and_says_committed,
+        expects_and_does_not_look,
+        does_not_lock,
+        remembers_trials_for_ever,
+    )
+}
 MUTANTS: Mapping[str, Callable[[], None]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -278,4 +335,4 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
 
 def plant(name: str) -> None:
     """Plants a bug in this process."""
-    MUTANTS[name]()
+    {**MUTANTS, **ON_POSTGRESQL}[name]()

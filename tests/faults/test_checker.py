@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .deployment import sqlite_deployment
-from .mutants import MUTANTS
+from .deployment import postgres_deployment, sqlite_deployment
+from .mutants import MUTANTS, ON_POSTGRESQL
 from .rounds import Round, play
 
 # What the checker must say of each, among other things.
@@ -34,9 +34,18 @@ STUDIES = {"exceeds_the_budget": "budget", "gives_when_stopped": "stopped"}
 SLOW_STUDIES = ("leased", "once")
 
 
+EVIDENCE_ON_POSTGRESQL = {
+    "rolls_back_and_says_committed": ("lost: Tell",),
+    "expects_and_does_not_look": ("lost:", "illegal:"),
+    "does_not_lock": ("another writer interfered", "internal error"),
+    "remembers_trials_for_ever": ("lost: Tell", "illegal:"),
+}
+
+
 def test_each_mutant_is_expected() -> None:
     """No planted bug is left out."""
     assert set(EVIDENCE) == set(MUTANTS)
+    assert set(EVIDENCE_ON_POSTGRESQL) == set(ON_POSTGRESQL)
 
 
 @pytest.mark.timeout(400)
@@ -69,3 +78,14 @@ def test_a_planted_bug_of_leases_is_found(mutant: str, tmp_path: Path) -> None:
         report = play(deployment, Round(seed=5, seconds=3.0, studies=SLOW_STUDIES, patience_s=5.0))
 
     assert any(EVIDENCE[mutant] in violation for violation in report.violations), report
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mutant", sorted(ON_POSTGRESQL))
+def test_a_planted_bug_among_three_servers_is_found(mutant: str, tmp_path: Path) -> None:
+    """Bugs of the writer to PostgreSQL, which show only where several servers change one study."""
+    with postgres_deployment(tmp_path, mutant) as deployment:
+        made = Round(seed=5, calls=300, budget=60, studies=("plain",), patience_s=2.0, limit_s=20.0)
+        report = play(deployment, made)
+
+    assert any(said in violation for said in EVIDENCE_ON_POSTGRESQL[mutant] for violation in report.violations), report
