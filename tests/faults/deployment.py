@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from .proxy import Proxy
 from .wal import tear
 
 ROOM_MIB = 48
+DATABASE_ROOM_MIB = 256
 
 
 class Deployment(Protocol):
@@ -134,10 +137,7 @@ class SqliteDeployment:
         self._clock.write_text(str(seconds))
 
     def fill_disk(self) -> bool:
-        if os.path.ismount(self.folder):
-            with contextlib.suppress(OSError), self._ballast.open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(64 * 1024))
+        if _fill(self.folder, self._ballast):
             return True
         # Without a file system of its own: no file of the server may grow any more.
         log = Path(self.server.database + "-wal")
@@ -172,22 +172,26 @@ class SqliteDeployment:
 
 
 class PostgresDeployment:
-    """Three servers on a PostgreSQL of their own. The disk is never full; the clock is wrong for all servers alike."""
+    """Three servers on a PostgreSQL of their own; its disk can be filled if `disk` is a file system of its own. Each server has a clock
+    of its own: when one is wrong, another is as wrong the other way.
+    """
 
     DATABASE = "database"
     members = ("a", "b", "c", DATABASE)
 
-    def __init__(self, folder: Path, postgres: PostgresServer, mutant: str = "-") -> None:
+    def __init__(self, folder: Path, postgres: PostgresServer, disk: Path, mutant: str = "-") -> None:
         self._postgres = postgres
+        self._disk, self._ballast = disk, disk / "ballast"
         self._url = postgres.new_database()
-        self._clock = folder / "clock"
         launcher = str(Path(__file__).with_name("server.py"))
         self.servers: dict[str, ServerProcess] = {}
+        self._clocks: list[Path] = []
         for name in self.members[:3]:
             place = folder / name
             place.mkdir()
+            self._clocks.append(place / "clock")
             self.servers[name] = ServerProcess(
-                place, "--workers", "1", database=self._url, command=(launcher, str(self._clock), mutant)
+                place, "--workers", "1", database=self._url, command=(launcher, str(place / "clock"), mutant)
             )
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(ServerProcess.start, self.servers.values()))
@@ -212,10 +216,10 @@ class PostgresDeployment:
         self._postgres.kill()
 
     def start(self, member: str) -> None:
-        if member == self.DATABASE:
-            self._postgres.start()
-        else:
+        if member != self.DATABASE:
             self.servers[member].start()
+        elif not self._postgres.processes():
+            self._postgres.start()
 
     def stop(self, member: str) -> None:
         if member == self.DATABASE:
@@ -239,13 +243,15 @@ class PostgresDeployment:
         return [pid for each in self.servers.values() if each.is_running for pid in compute_processes(each.pid)]
 
     def skew_clock(self, seconds: float) -> None:
-        self._clock.write_text(str(seconds))
+        for clock, error in zip(self._clocks, (seconds, -seconds, 0.0), strict=True):
+            clock.write_text(str(error))
 
     def fill_disk(self) -> bool:
-        return False
+        return _fill(self._disk, self._ballast)
 
     def free_disk(self) -> None:
-        """It is never full."""
+        self._ballast.unlink(missing_ok=True)
+        self.start(self.DATABASE)  # it gives up if it finds no room for its log
 
     def checkpoint(self) -> None:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._url, autocommit=True) as connection:
@@ -257,8 +263,7 @@ class PostgresDeployment:
             self.resume(member)
         for proxy in self._proxies:
             proxy.heal()
-        if not self._postgres.processes():
-            self._postgres.start()
+        self.free_disk()
         for server in self.servers.values():
             if not server.is_running:
                 server.start()
@@ -276,12 +281,25 @@ class PostgresDeployment:
 @contextmanager
 def postgres_deployment(folder: Path, mutant: str = "-") -> Iterator[PostgresDeployment]:
     """Three running servers on PostgreSQL, gone at the end."""
-    with PostgresServer("max_connections=200") as postgres:
-        deployment = PostgresDeployment(folder, postgres, mutant)
-        try:
-            yield deployment
-        finally:
-            deployment.close()
+    with small_disk(DATABASE_ROOM_MIB) as disk:
+        place = disk / "database"
+        place.mkdir()
+        with PostgresServer("max_connections=200", "max_wal_size=64MB", "min_wal_size=32MB", folder=place) as postgres:
+            deployment = PostgresDeployment(folder, postgres, disk, mutant)
+            try:
+                yield deployment
+            finally:
+                deployment.close()
+
+
+def _fill(disk: Path, ballast: Path) -> bool:
+    """Leaves no room on a file system of a test's own. False if it is none."""
+    if not os.path.ismount(disk):
+        return False
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(64 * 1024))
+    return True
 
 
 def compute_processes(pid: int) -> list[int]:
@@ -306,14 +324,14 @@ def sqlite_deployment(folder: Path, *flags: str, mutant: str = "-") -> Iterator[
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A folder on a file system of its own, of ROOM_MIB, where that is allowed; otherwise an ordinary one."""
-    place = folder / "disk"
-    place.mkdir()
+def small_disk(room_mib: int = ROOM_MIB) -> Iterator[Path]:
+    """A folder on a file system of its own where that is allowed; otherwise an ordinary one. Whoever may run a database gets there."""
+    place = Path(tempfile.mkdtemp(prefix="asktell-disk-"))
+    place.chmod(0o755)
     mounted = (
         os.geteuid() == 0
         and subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={ROOM_MIB}m", "tmpfs", str(place)], check=False, capture_output=True
+            ["mount", "-t", "tmpfs", "-o", f"size={room_mib}m", "tmpfs", str(place)], check=False, capture_output=True
         ).returncode
         == 0
     )
@@ -322,3 +340,4 @@ def small_disk(folder: Path) -> Iterator[Path]:
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(place)], check=True)
+        shutil.rmtree(place)

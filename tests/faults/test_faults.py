@@ -76,7 +76,7 @@ def test_hundreds_of_kills_lose_nothing(tmp_path: Path) -> None:
         seed += 1
         folder = tmp_path / str(seed)
         folder.mkdir()
-        with small_disk(folder) as place, sqlite_deployment(place) as deployment:
+        with small_disk() as place, sqlite_deployment(place) as deployment:
             made = Round(seed, kills=KILLS_PER_ROUND, clients=6, budget=150, model=seed % 3 == 0, limit_s=600)
             report = play(deployment, made)
         harms += report.harms

@@ -42,15 +42,16 @@ def _folder_of_programs() -> Path:
 class PostgresServer:
     """A server on loopback with its data in a temporary folder, from `with` to its end.
 
-    `settings` are added to its command line as "name=value".
+    `settings` are added to its command line as "name=value". `folder`: an empty one to use instead, which stays.
     """
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, folder: Path | None = None) -> None:
         self._settings = settings
         self._programs = _folder_of_programs()
         self._names = count(1)
         # Not below a test's folder: as root another user runs the server and has to get there.
-        self._folder = Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
+        self._is_own = folder is None
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -66,7 +67,8 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         if (self._folder / "data" / "postmaster.pid").exists():
             self.stop("immediate")
-        shutil.rmtree(self._folder)
+        if self._is_own:
+            shutil.rmtree(self._folder)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as, str(self._programs / program), *arguments]
