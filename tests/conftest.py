@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,10 @@ from .support import ServerProcess, serving, stub
 # A slow machine is no failure.
 settings.register_profile("asktell", deadline=None)
 settings.load_profile("asktell")
+
+# A shell has its background jobs, and all that they start, ignore a Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

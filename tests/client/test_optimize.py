@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import _thread
 import io
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -197,15 +195,6 @@ def test_ctrl_c_in_the_calling_thread(study: asktell.Study) -> None:
     assert [(trial.state, trial.state_reason) for trial in study.trials()] == [(TrialState.FAILED, "interrupted")]
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A Ctrl-C arrives, also where the tests are a background job of a shell, which has them ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_threads_run(study: asktell.Study) -> None:
     """All running trials are told, nobody waits for the objectives, and they can see that they should stop."""
     release, ended = threading.Event(), threading.Semaphore(0)
