@@ -241,9 +241,12 @@ def test_no_more_wide_trials_are_given_out_than_fit_an_answer(service: Stub, wid
     assert first.ByteSize() < TAKEN
     assert [trial.name for trial in again.trials] == [trial.name for trial in first.trials]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert {trial.state for trial in service.ListTrials(pb.ListTrialsRequest(parent=wide_study)).trials} == {
-        Trial.RUNNING
-    }
+    page = service.ListTrials(pb.ListTrialsRequest(parent=wide_study))
+    rest = service.ListTrials(pb.ListTrialsRequest(parent=wide_study, page_token=page.next_page_token))
+    assert max(page.ByteSize(), rest.ByteSize()) < TAKEN
+    assert len(page.trials) < len(numbers)
+    assert rest.trials[0].name == f"{wide_study}/trials/{len(page.trials) + 1}"
+    assert [trial.state for trial in every_trial(service, wide_study)] == [Trial.RUNNING] * len(numbers)
 
 
 def test_new_trials_whose_answer_would_not_fit_are_refused(service: Stub, wide_study: str) -> None:

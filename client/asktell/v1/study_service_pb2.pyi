@@ -1065,7 +1065,8 @@ class CreateTrialsRequest(_message.Message):
     """Makes a retry safe; see the head of this file."""
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[_trial_pb2.Trial]:
-        """1 to 1000 trials, as many as fit an answer of 4 MiB. Read are `parameters` (an active parameter that is missing takes its default value, if it has one), `notes`, `labels` and `state`:
+        """1 to 1000 trials, as many as fit an answer of 4 MiB. Read are `parameters` (an active parameter that is missing takes its
+        default value, if it has one), `notes`, `labels` and `state`:
         WAITING or unset enqueues the point; SUCCEEDED, INFEASIBLE, FAILED or PRUNED imports a finished trial with its `state_reason`,
         `measurement`, `intermediate_measurements` and `worker`.
         """

@@ -106,8 +106,9 @@ class StudyServiceStub:
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
     there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
     quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
-    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
-    STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED (SERVER_BUSY).
+    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    FAILED_PRECONDITION (STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED
+    (SERVER_BUSY).
     """
     Tell: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.TellRequest, _study_service_pb2.TellResponse]
     """Ends a RUNNING (or, late, an EXPIRED) trial with its result; on disk when it returns, and never waits for a model.
@@ -176,8 +177,9 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
     there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
     quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
-    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
-    STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED (SERVER_BUSY).
+    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    FAILED_PRECONDITION (STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED
+    (SERVER_BUSY).
     """
     Tell: _aio.UnaryUnaryMultiCallable[_study_service_pb2.TellRequest, _study_service_pb2.TellResponse]  # type: ignore[assignment]
     """Ends a RUNNING (or, late, an EXPIRED) trial with its result; on disk when it returns, and never waits for a model.
@@ -303,8 +305,9 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
         there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
         quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
-        where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (STUDY_NOT_ACTIVE,
-        STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED (SERVER_BUSY).
+        where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
+        FAILED_PRECONDITION (STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED
+        (SERVER_BUSY).
         """
 
     @_abc_1.abstractmethod

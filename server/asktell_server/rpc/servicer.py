@@ -22,6 +22,7 @@ from asktell_server.rpc.access import ALL_PROJECTS, visible_projects
 from asktell_server.service import paging
 from asktell_server.service.asking import Asking, ask_violations
 from asktell_server.service.explaining import Explaining
+from asktell_server.service.reading import REPLY_BYTES
 from asktell_server.service.requests import id_violations
 from asktell_server.service.studies import NewStudy, Studies, stop_violations
 from asktell_server.service.studies import update_violations as update_study_violations
@@ -37,8 +38,6 @@ B = TypeVar("B")
 
 # For so long one call may hold up the others while it translates its many trials.
 TURN_S = 0.005
-# Clients of most languages take messages of 4 MiB unless told otherwise.
-PAGE_BYTES = 2 * 1024 * 1024
 
 
 def _name(parse: Callable[[str], N], text: str, field: str, also: Callable[[], Iterable[Violation]] = tuple) -> N:
@@ -130,7 +129,7 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
         for i, study in enumerate(studies):
             pb = convert.study_to_proto(study)
             size += pb.ByteSize()
-            if i and size > PAGE_BYTES:
+            if i and size > REPLY_BYTES:
                 response.next_page_token = self._studies.token_after(project, states, studies[i - 1])
                 break
             response.studies.append(pb)
@@ -248,15 +247,9 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
         _refuse(found)
         full = request.view == study_service_pb2.FULL
         trials, token = await self._trials.page(name, states, request.page_size, request.page_token, full=full)
-        response = study_service_pb2.ListTrialsResponse(next_page_token=token)
-        size = 0
-        for trial, pb in zip(trials, await in_turns(trials, partial(convert.trial_to_proto, name)), strict=True):
-            size += pb.ByteSize()
-            if response.trials and size > PAGE_BYTES:
-                response.next_page_token = self._trials.token_after(name, states, trial.number - 1, full=full)
-                break
-            response.trials.append(pb)
-        return response
+        return study_service_pb2.ListTrialsResponse(
+            trials=await in_turns(trials, partial(convert.trial_to_proto, name)), next_page_token=token
+        )
 
     async def ListBestTrials(
         self, request: study_service_pb2.ListBestTrialsRequest, context: Context
@@ -265,7 +258,7 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
         name = _name(StudyName.parse, request.parent, "parent", lambda: wrong)
         trials, token = await self._trials.best(name, request.page_size, request.page_token)
         return study_service_pb2.ListBestTrialsResponse(
-            trials=[convert.trial_to_proto(name, trial) for trial in trials], next_page_token=token
+            trials=await in_turns(trials, partial(convert.trial_to_proto, name)), next_page_token=token
         )
 
     async def UpdateTrial(self, request: study_service_pb2.UpdateTrialRequest, context: Context) -> trial_pb2.Trial:

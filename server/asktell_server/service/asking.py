@@ -255,7 +255,7 @@ class Asking:
                 f"{study.count(TrialState.RUNNING)} of which are still running",
                 {"max_trials": str(study.spec.stopping.max_trials)},
             )
-        if len(trials) > 1:
+        if len(trials) > 1:  # most asks are for one, which fits in any case
             trials = fitting_bare(trials)
             taken_from_queue = min(taken_from_queue, len(trials))
         new = trials[taken_from_queue:]

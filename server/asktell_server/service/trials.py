@@ -43,7 +43,7 @@ from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up
 from asktell_server.service.fronts import Fronts
 from asktell_server.service.limits import Limits, flag
-from asktell_server.service.reading import LARGEST_REPLY_BYTES, Budget, filled, fitting, trial_bytes
+from asktell_server.service.reading import LARGEST_REPLY_BYTES, Budget, filled, fitting, fitting_bare, trial_bytes
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -301,7 +301,7 @@ class Trials:
     async def page(
         self, name: StudyName, states: Collection[TrialState], page_size: int, page_token: str, *, full: bool
     ) -> tuple[list[Trial], str]:
-        """Trials by number, and the token of the next page; if `full`, as many as fit a reply with their measurements."""
+        """Trials by number, as many as fit a reply, if `full` with their measurements, and the token of the next page."""
         size = paging.page_size(page_size)
         query = ("ListTrials", str(name), sorted(state.name for state in states), full)
         at = paging.position(page_token, (int,), *query)
@@ -310,15 +310,11 @@ class Trials:
             study = require(tx.study(name.project, name.study), name)
             after = int(at[0]) if at else 0
             found = tx.trials(study.id, states=states, after_number=after, limit=size + 1)
-            page = list(fitting(tx, study.id, found[:size])) if full else found[:size]
+            page = list(fitting(tx, study.id, found[:size])) if full else fitting_bare(found[:size])
             return page, len(page) < len(found)
 
         page, more = await self._storage.read(work)
         return page, paging.token((page[-1].number,), *query) if more else ""
-
-    def token_after(self, name: StudyName, states: Collection[TrialState], number: int, *, full: bool) -> str:
-        """The token of a `page` that begins after a trial, for a front door that sends fewer."""
-        return paging.token((number,), "ListTrials", str(name), sorted(state.name for state in states), full)
 
     async def best(self, name: StudyName, page_size: int, page_token: str) -> tuple[list[Trial], str]:
         """The best feasible trial, or the Pareto front of the feasible ones by number, and the token of the next page."""

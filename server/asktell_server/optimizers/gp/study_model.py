@@ -63,7 +63,8 @@ LUCK = 1.0
 WORTHWHILE = 1e-3
 """While a pending trial is expected to come as close to the best as this, in standard deviations of the results, others have to
 promise more than so much: once a study has converged, all trials in parallel would else go where there is least left to find.
-Not where other terms count (constraints, failures, cost, beliefs): what so little promises is weighed by its logarithm, thousands.
+Not where other terms count (constraints, failures, cost, beliefs): where so much is out of reach the logarithm of the improvement
+is in the thousands below 0 and would drown them.
 """
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
