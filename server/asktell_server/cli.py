@@ -38,6 +38,7 @@ from asktell_server.service.oidc import OidcConfig
 
 F = TypeVar("F", bound=Callable[..., object])
 
+_FIT_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.\-]+):([0-9]{1,5})")
 
 
@@ -81,6 +82,18 @@ def _read_file(ctx: click.Context, param: click.Parameter, value: Path | None) -
         raise click.BadParameter(f"{value} sets unknown {', '.join(unknown)}; known are {listed}", ctx, param)
     ctx.default_map = {**(ctx.default_map or {}), **settings}
     return value
+
+
+class FitDeviceName(click.ParamType[str]):
+    """auto, cpu, cuda or cuda:N."""
+
+    name = "device"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The device as given. Fails if it is not one."""
+        if not _FIT_DEVICE.fullmatch(value):
+            self.fail(f"{value!r} is none of auto, cpu, cuda, and cuda:N for the GPU of that number", param, ctx)
+        return value
 
 
 class _Serve(click.Command):
@@ -223,6 +236,11 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     help="Models kept warm in one compute process.",
 )  # fmt: skip
 @click.option(
+    "--fit-device", type=FitDeviceName(), default=_DEFAULT.host.pool.fit_device, show_envvar=True, metavar="DEVICE",
+    help="Where the largest fits run: auto (a GPU if torch sees one, else the CPU), cpu, cuda, or cuda:N. A GPU computes other last digits "
+    "than a CPU, and may come to other suggestions: where several servers are to suggest the same, give all of them cpu.",
+)  # fmt: skip
+@click.option(
     "--live-studies",
     type=click.IntRange(1),
     default=_DEFAULT.host.live_studies,
@@ -304,6 +322,7 @@ def main(**options: Any) -> None:
                 workers=options["workers"],
                 job_limit_s=options["job_limit_s"],
                 studies_per_worker=options["studies_per_worker"],
+                fit_device=options["fit_device"],
             ),
             live_studies=options["live_studies"],
             live_trials=options["live_trials"],

@@ -19,6 +19,7 @@ from asktell_server.engine.host import EngineHost, HostConfig
 from asktell_server.engine.pool import Explaining
 from asktell_server.observe.metrics import Metrics
 from asktell_server.optimizers.base import Observation, Optimizer, Proposal, SourceStudy
+from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.testing.samples import NOW
 
 SPACE = SearchSpace((FloatParameter("x", 0.0, 1.0), IntParameter("n", 1, 1000)))
@@ -137,7 +138,7 @@ class Scripted(Optimizer):
     uses_results = True
     explains = True
 
-    def __init__(self, spec: StudySpec, sources: Sequence[SourceStudy] = ()) -> None:
+    def __init__(self, spec: StudySpec, sources: Sequence[SourceStudy] = (), device: FitDevice | None = None) -> None:
         super().__init__(spec)
         self.sources = sources
         self.seen: list[Observation] = []

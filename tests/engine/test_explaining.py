@@ -23,6 +23,7 @@ from asktell_server.engine.hosted import HostedStudy
 from asktell_server.engine.pool import OptimizerFailed, PoolConfig, WorkerLost, WorkerPool, _Lane, _Queue, _Ticket
 from asktell_server.observe.metrics import Metrics
 from asktell_server.optimizers.base import Observation, Optimizer
+from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.random_search import RandomAsk
 
 from .doubles import Bench, Ledger, Scripted, a_spec, explanation_of, settle
@@ -285,9 +286,9 @@ def test_an_explanation_that_was_overtaken_is_made_aside(monkeypatch: pytest.Mon
     optimizers: dict[int, Optimizer] = {}
 
     sent = jobs_for(pool, (history, None), (history[:2], REQUEST), (history, REQUEST))
-    worker._answer(optimizers, sent[0])
+    worker._answer(optimizers, sent[0], FitDevice())
     at_work = optimizers[1]
-    aside, after = (worker._answer(optimizers, job) for job in sent[1:])
+    aside, after = (worker._answer(optimizers, job, FitDevice()) for job in sent[1:])
 
     assert isinstance(sent[1], worker.Explain)
     assert sent[1].aside
@@ -301,6 +302,6 @@ def test_a_process_that_has_too_few_results_says_so(monkeypatch: pytest.MonkeyPa
     """NoModel is an answer, not a failure."""
     monkeypatch.setattr(worker, "create_optimizer", Scripted)
 
-    answer = worker._answer({}, worker.Explain(1, SPEC, (), REQUEST))
+    answer = worker._answer({}, worker.Explain(1, SPEC, (), REQUEST), FitDevice())
 
     assert (answer.no_model, answer.error, answer.explanation) == ("there are no results yet", "", None)

@@ -39,6 +39,7 @@ from asktell_server.engine.pool import (
 )
 from asktell_server.observe.metrics import Metrics
 from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
+from asktell_server.optimizers.gp.device import CPU
 from asktell_server.optimizers.registry import create_optimizer
 
 from .doubles import Ledger, a_point, a_spec, settle
@@ -427,7 +428,7 @@ def spawned_worker() -> tuple[BaseProcess, Connection]:
     """A compute process without a pool."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=worker.run, args=(theirs,), daemon=True)
+    process = context.Process(target=worker.run, args=(theirs, CPU), daemon=True)
     process.start()
     theirs.close()
     return process, ours

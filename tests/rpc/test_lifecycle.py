@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from asktell.v1 import study_service_pb2 as pb
 from asktell_server.cli import main
 
 from ..support import ServerProcess, serving, spec, stub
-from .calls import ask_one, enqueue, finished, new_study, study_of, tell, until
+from .calls import ask_one, enqueue, finished, floats, new_study, study_of, tell, until
 from .refusals import read, refused
 
 SERVICE = "asktell.v1.StudyService"
@@ -189,6 +190,9 @@ def test_a_second_server_on_the_same_port(tmp_path: Path, server: ServerProcess,
         (["--listen", "127.0.0.1:99999"], {}, "", ["--listen", "99999"]),
         (["--workers", "0"], {}, "", ["--workers", "0"]),
         (["--nonsense"], {}, "", ["--nonsense"]),
+        (["--fit-device", "gpu"], {}, "", ["--fit-device", "'gpu'", "auto, cpu, cuda", "cuda:N"]),
+        ([], {"ASKTELL_FIT_DEVICE": "cuda:x"}, "", ["--fit-device", "ASKTELL_FIT_DEVICE", "cuda:x"]),
+        ([], {}, "fit-device = 'cuda:'", ["--fit-device", "cuda:", "TOML"]),
         ([], {"ASKTELL_WORKERS": "1000"}, "", ["--workers", "ASKTELL_WORKERS", "1000", "256"]),
         ([], {"ASKTELL_MAX_LAG": "many"}, "", ["--max-lag", "ASKTELL_MAX_LAG", "many"]),
         ([], {"ASKTELL_LOG_LEVEL": "loud"}, "", ["--log-level", "loud", "warning"]),
@@ -259,6 +263,28 @@ def test_a_file_that_sets_everything(tmp_path: Path) -> None:
             ask_one(service, new_study(service, study_id))
 
         assert server.metric("asktell_live_studies") == 1
+
+
+def test_a_gpu_that_is_not_there_costs_no_suggestion(tmp_path: Path) -> None:
+    """What --fit-device names is tried by the first large fit of a compute process; the log says once that it failed, the model answers."""
+    with serving(tmp_path, "--fit-device", "cuda:99", "--workers", "1") as server:
+        with stub(server.target) as service:
+            study = new_study(service, "wide", spec("gp", dimensions=24))
+            drawn = random.Random(3)
+            points = [{f"x{i}": drawn.random() for i in range(24)} for _ in range(130)]
+            enqueue(service, study, [finished(sum(point.values()), **point) for point in points])
+
+            for _ in range(2):
+                trial = ask_one(service, study)
+                assert trial.suggestion.source == trial_pb2.Suggestion.MODEL
+                tell(service, trial.name, sum(floats(trial).values()))
+        assert server.stop() == 0
+
+        (said,) = [line for line in _log(server) if "fit_device" in line]
+
+    assert (said["event"], said["level"]) == ("large fits stay on the CPU", "warning")
+    assert (said["fit_device"], said["worker"]) == ("cuda:99", 0)
+    assert said["problem"]
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

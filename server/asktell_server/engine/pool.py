@@ -34,6 +34,7 @@ from asktell_server.domain.study import StudySpec
 from asktell_server.engine import worker
 from asktell_server.observe.metrics import Metrics
 from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
+from asktell_server.optimizers.gp.device import AUTO, DeviceNews
 
 log = structlog.get_logger()
 
@@ -55,12 +56,14 @@ class PoolConfig:
     """Compute processes.
 
     `workers`: how many, at least 1. `job_limit_s`: a process busy longer than this with one suggestion is killed.
-    `studies_per_worker`: models kept warm in one process; the one asked for least recently goes first.
+    `studies_per_worker`: models kept warm in one process; the one asked for least recently goes first. `fit_device`: where large
+    fits run, "auto", "cpu", "cuda" or "cuda:N" (FitDevice says more).
     """
 
     workers: int = 1
     job_limit_s: float = 120.0
     studies_per_worker: int = 64
+    fit_device: str = AUTO
 
 
 class _Lane(IntEnum):
@@ -374,6 +377,8 @@ class _Worker:
         except WorkerLost:
             self._end_process()
             raise
+        for news in answer.news:
+            self._report(news)
         if answer.exhausted:
             raise SearchSpaceExhausted("study", "every point of the search space is taken")
         if answer.no_model:
@@ -386,6 +391,12 @@ class _Worker:
             for phase, seconds in answer.proposal.phases_s.items():
                 self._metrics.ask_phase(phase, seconds)
         return answer.proposal or answer.explanation
+
+    def _report(self, news: DeviceNews) -> None:
+        if news.problem:
+            log.warning("large fits stay on the CPU", worker=self._index, fit_device=news.device, problem=news.problem)
+        else:
+            log.info("large fits run on a GPU", worker=self._index, fit_device=news.device)
 
     def _job(self, ticket: _Ticket) -> worker.Job | worker.WarmUp | worker.Explain:
         request = ticket.request
@@ -422,7 +433,12 @@ class _Worker:
         self._told.clear()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=worker.run, args=(theirs,), name=f"asktell-compute-{self._index}", daemon=True)
+        process = context.Process(
+            target=worker.run,
+            args=(theirs, self._config.fit_device),
+            name=f"asktell-compute-{self._index}",
+            daemon=True,
+        )
         with _environment_lock:
             before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
             os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))

@@ -10,7 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from asktell_server.domain.errors import NoModel, SearchSpaceExhausted
@@ -18,6 +18,7 @@ from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import StudySpec
 from asktell_server.optimizers.base import Observation, Optimizer, Proposal, SourceStudy
+from asktell_server.optimizers.gp.device import DeviceNews, FitDevice
 from asktell_server.optimizers.registry import create_optimizer
 
 
@@ -59,25 +60,28 @@ class Explain:
 
 @dataclass(frozen=True)
 class Answer:
-    """A proposal or an explanation, or why there is none; `no_model` is the text of a NoModel."""
+    """A proposal or an explanation, or why there is none; `no_model` is the text of a NoModel. `news`: of the process's device."""
 
     proposal: Proposal | None = None
     explanation: Explanation | None = None
     exhausted: bool = False
     no_model: str = ""
     error: str = ""
+    news: tuple[DeviceNews, ...] = ()
 
 
-def run(connection: Connection) -> None:
-    """Answers jobs until the other end is closed."""
+def run(connection: Connection, fit_device: str) -> None:
+    """Answers jobs until the other end is closed. `fit_device`: see FitDevice; nothing of it is touched before a fit needs it."""
     # Ctrl-C and a supervisor's SIGTERM reach the whole group; the parent decides when this process stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     optimizers: dict[int, Optimizer] = {}
+    device = FitDevice(fit_device)
     while True:
         try:
             job = connection.recv()
-            connection.send(_answer(optimizers, job))
+            answer = _answer(optimizers, job, device)
+            connection.send(replace(answer, news=device.news()))
             _prepare(optimizers.get(job.study_id), connection)
         except (EOFError, OSError):  # closed, or the parent died while this process was busy
             return
@@ -93,14 +97,17 @@ def _prepare(optimizer: Optimizer | None, connection: Connection) -> None:
         return
 
 
-def _answer(optimizers: dict[int, Optimizer], job: Job | WarmUp | Explain) -> Answer:
+def _answer(optimizers: dict[int, Optimizer], job: Job | WarmUp | Explain, device: FitDevice) -> Answer:
     try:
         if isinstance(job, WarmUp):
             create_optimizer(job.spec).warm_up()
             return Answer()
         for study_id in job.forget:
             optimizers.pop(study_id, None)
-        optimizer = optimizers[job.study_id] if job.spec is None else create_optimizer(job.spec, job.sources)
+        if job.spec is None:
+            optimizer = optimizers[job.study_id]
+        else:
+            optimizer = create_optimizer(job.spec, job.sources, device)
         if not (isinstance(job, Explain) and job.aside):
             optimizers[job.study_id] = optimizer
         optimizer.tell(job.new_observations)

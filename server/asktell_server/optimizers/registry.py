@@ -15,18 +15,19 @@ from asktell_server.domain.study import (
 )
 from asktell_server.optimizers.base import Optimizer, SourceStudy
 from asktell_server.optimizers.design import preload as preload
+from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.gp.optimizer import GpAsk
 from asktell_server.optimizers.grid_search import GridAsk
 from asktell_server.optimizers.random_search import RandomAsk
 from asktell_server.optimizers.skopt_optimizer import SkoptAsk
 from asktell_server.optimizers.sobol_search import SobolAsk
 
-Factory = Callable[[StudySpec, Sequence[SourceStudy]], Optimizer]
+Factory = Callable[[StudySpec, Sequence[SourceStudy], FitDevice | None], Optimizer]
 
 
 def _alone(factory: Callable[[StudySpec], Optimizer]) -> Factory:
-    """The factory of an optimizer that learns from no other study."""
-    return lambda spec, sources: factory(spec)  # noqa: ARG005
+    """The factory of an optimizer that learns from no other study and fits nothing that is large."""
+    return lambda spec, sources, device: factory(spec)  # noqa: ARG005
 
 
 OPTIMIZERS: Mapping[type[Algorithm], Factory] = {
@@ -38,9 +39,11 @@ OPTIMIZERS: Mapping[type[Algorithm], Factory] = {
 }
 
 
-def create_optimizer(spec: StudySpec, sources: Sequence[SourceStudy] = ()) -> Optimizer:
+def create_optimizer(
+    spec: StudySpec, sources: Sequence[SourceStudy] = (), device: FitDevice | None = None
+) -> Optimizer:
     """A fresh optimizer for a study whose spec is free of violations and of `unimplemented` wishes. Imports no model library.
 
-    `sources` are the studies that the spec names to learn from.
+    `sources` are the studies that the spec names to learn from; `device` is where large fits run, on the CPU without.
     """
-    return OPTIMIZERS[type(spec.algorithm)](spec, sources)
+    return OPTIMIZERS[type(spec.algorithm)](spec, sources, device)

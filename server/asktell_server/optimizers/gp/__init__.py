@@ -3,6 +3,7 @@
     cube.py          the search space as arrays: which coordinates move freely, which take levels, which are active
     kernel.py        covariance functions over those arrays, with derivatives
     fit.py           hyperparameters: their priors, and their fit
+    device.py        where the largest fits run: on a GPU, or on the CPU
     posterior.py     what follows for points that were not tried
     acquisition.py   how much a point promises: values and gradients
     hypervolume.py   the same of several objectives: by how much a point enlarges what the Pareto front dominates
@@ -12,5 +13,5 @@
     explain.py       what the models have learned; explainable.py lends it their posteriors
     optimizer.py     the optimizer: which results teach what, when to refit, what to propose
 
-Notation is that of docs/notation.md. Importing a module below this package imports torch, except for `optimizer` and `foreign`.
+Notation is that of docs/notation.md. Importing a module below this package imports torch, except for `optimizer`, `foreign` and `device`.
 """

@@ -35,7 +35,8 @@ from asktell_server.optimizers.safe_math import LOG_SQRT_2PI, NumericalError
 LOG_NOISY = math.log(0.1)
 LEAST_NOISE = 1e-8
 LARGE = 200_000
-"""Numbers in one array, over hyperparameter sets, dimensions and pairs of observations, from which on fits compute with torch."""
+"""Numbers in one array, over hyperparameter sets, dimensions and pairs of observations, from which on fits compute with torch. Those that
+are large enough for a GPU too may run there (device.py)."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,13 @@ class Data(Generic[A]):
     def __len__(self) -> int:
         return len(self.y)
 
-    def tensors(self: Data[Array]) -> Data[Tensor]:
-        """The same for torch. In memory of its own: in a product a vector's alignment may decide over the last bits."""
-        return Data(self.inputs.tensors(), torch.tensor(self.y), torch.tensor(self.known_variance))
+    def tensors(self: Data[Array], device: str | None = None) -> Data[Tensor]:
+        """The same for torch, on a device of its own or on the CPU.
+
+        In memory of its own: in a product a vector's alignment may decide over the last bits.
+        """
+        y, known = (torch.tensor(part, device=device) for part in (self.y, self.known_variance))
+        return Data(self.inputs.tensors(device), y, known)
 
 
 def noise_variance(theta: Hyperparameters[A], known_variance: A) -> A:  # (n,) -> (H, n)
@@ -141,9 +146,11 @@ def _inverted(covariance: A) -> tuple[A, A, A]:  # (H, n, n) -> (H,), (H, n, n),
     """Logarithms of the determinants, inverses, and which matrices have none and count as the identity."""
     matrix = torch.from_numpy(covariance) if isinstance(covariance, np.ndarray) else covariance
     factor, info = torch.linalg.cholesky_ex(matrix)
+    # On a GPU `info` is 0 where the matrix holds NaN.
     broken = (info != 0) | ~torch.isfinite(factor).flatten(1).all(dim=1)
     if broken.any():
-        factor = torch.where(broken[:, None, None], torch.eye(matrix.shape[1], dtype=torch.float64), factor)
+        identity = torch.eye(matrix.shape[1], dtype=torch.float64, device=matrix.device)
+        factor = torch.where(broken[:, None, None], identity, factor)
     log_determinant = 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
     return _as(covariance, log_determinant), _as(covariance, torch.cholesky_inverse(factor)), _as(covariance, broken)
 
@@ -163,8 +170,12 @@ def fit(
     max_calls: int = 60,
     priors: Priors | None = None,
     noisy: bool = True,
+    device: str | None = None,
 ) -> tuple[Hyperparameters, Array]:  # H = starts sets, best first; (H,) log posteriors
-    """Maxima of the posterior, from the prior's mean and draws near it, some of them `noisy`. Raises NumericalError if there is none."""
+    """Maxima of the posterior, from the prior's mean and draws near it, some of them `noisy`. Raises NumericalError if there is none.
+
+    `device`: see `_LogDensity`.
+    """
     means, deviations, lower, upper = (priors or Priors()).packed(kernel)
     draws = rng.standard_normal((starts - 1, len(means)))
     # Lengthscales below the prior's mean find structure; those above it are reached from the mean.
@@ -173,7 +184,7 @@ def fit(
     if noisy:
         # Whether outcomes are noise or structure is a question with two answers, each a maximum: look for both.
         start[1::2, kernel.layout.size + 2] = LOG_NOISY
-    log_density = _LogDensity(kernel, data, (means, deviations), starts)
+    log_density = _LogDensity(kernel, data, (means, deviations), starts, device)
 
     def negative(packed: Array, _rows: NDArray[np.intp]) -> tuple[Array, Array]:
         value, gradient = log_density(packed)
@@ -187,19 +198,29 @@ def fit(
 
 
 class _LogDensity:
-    """`log_posterior` as a function of the hyperparameters alone, by that library which is faster for so many sets."""
+    """`log_posterior` as a function of the hyperparameters alone: with torch on the device that is named, of which errors of all kinds may
+    come, or without one on the CPU, by that library which is faster for so many sets. What goes in and out is numpy's.
+    """
 
-    def __init__(self, kernel: Kernel, data: Data, prior: tuple[Array, Array], sets: int) -> None:
-        self._kernel, self._data, self._prior = kernel, data, prior
-        self._is_large = sets * kernel.layout.size * len(data) ** 2 > LARGE
+    def __init__(
+        self, kernel: Kernel, data: Data, prior: tuple[Array, Array], sets: int, device: str | None = None
+    ) -> None:
+        self._kernel, self._data, self._prior, self._device = kernel, data, prior, device
+        self._is_large = device is not None or sets * kernel.layout.size * len(data) ** 2 > LARGE
         if self._is_large:
-            self._tensors = data.tensors(), (torch.tensor(prior[0]), torch.tensor(prior[1]))
+            means, deviations = (torch.tensor(part, device=device) for part in prior)
+            self._tensors = data.tensors(device), (means, deviations)
 
     def __call__(self, packed: Array) -> tuple[Array, Array]:  # (H, P) -> (H,), (H, P)
         if not self._is_large:
             return log_posterior(self._kernel, packed, self._data, self._prior)
-        value, gradient = log_posterior(self._kernel, torch.from_numpy(packed), *self._tensors)
-        return value.numpy(), gradient.numpy()
+        value, gradient = log_posterior(self._kernel, torch.as_tensor(packed, device=self._device), *self._tensors)
+        return value.cpu().numpy(), gradient.cpu().numpy()
+
+
+def largest_array(kernel: Kernel, sets: int, n: int) -> int:
+    """How many numbers the largest array of `log_posterior` holds, for so many sets and observations."""
+    return sets * (kernel.layout.size if kernel.is_additive else 1) * n**2
 
 
 def sample(
@@ -212,12 +233,13 @@ def sample(
     leaps: int = 10,
     step: float = 0.15,
     priors: Priors | None = None,
+    device: str | None = None,
 ) -> Hyperparameters:  # H sets
     """H draws from the posterior of the hyperparameters, one from each of H chains of Hamiltonian Monte Carlo [1]_.
 
     Coordinates are scaled by the prior's deviations (1 at most), in which a posterior that few data have narrowed is about round.
     Trajectories are of random length around leaps * step; each chain adapts its step by its own acceptance. The chains start
-    at maxima, which lie inside what they are to explore, so few rounds do.
+    at maxima, which lie inside what they are to explore, so few rounds do. `device`: see `_LogDensity`.
 
     .. [1] R. M. Neal. MCMC using Hamiltonian dynamics. Handbook of Markov Chain Monte Carlo, chapter 5 (2011).
     """
@@ -225,7 +247,7 @@ def sample(
     unit = np.minimum(deviations, 1.0)
     position = start.packed()
     chains = len(position)
-    log_density = _LogDensity(kernel, data, (means, deviations), chains)
+    log_density = _LogDensity(kernel, data, (means, deviations), chains, device)
     value, gradient = log_density(position)
     steps = np.full((chains, 1), step)
     for _ in range(rounds):

@@ -59,6 +59,12 @@ def _in_order(x: A) -> A:
     return found
 
 
+def _empty(like: A, shape: tuple[int, ...]) -> A:
+    """Room for numbers, of the library and on the device of `like`."""
+    found: A = np.empty(shape) if isinstance(like, np.ndarray) else like.new_empty(shape)
+    return found
+
+
 def matern52(r2: A, factor: float = 1.0) -> A:
     """Matern-5/2 of the squared distance `factor` * r2 (Rasmussen & Williams 2006, eq. 4.17)."""
     use = library(r2)
@@ -152,9 +158,10 @@ class Inputs(Generic[A]):
         join = library(self.x).concat
         return Inputs(join([self.x, other.x]), join([self.active, other.active]), join([self.choice, other.choice]))
 
-    def tensors(self: Inputs[Array]) -> Inputs[Tensor]:
-        """The same points for torch."""
-        return Inputs(torch.tensor(self.x), torch.tensor(self.active), torch.tensor(self.choice))
+    def tensors(self: Inputs[Array], device: str | None = None) -> Inputs[Tensor]:
+        """The same points for torch, on a device of its own or on the CPU."""
+        parts = (self.x, self.active, self.choice)
+        return Inputs(*(torch.tensor(part, device=device) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -354,7 +361,7 @@ class Kernel:
         p = self.layout.p
         # Dimensions outermost in memory, over which sums are cheap only then.
         z, other_z = _in_order(one.z.mT)[:, :, :, None], _in_order(other.z.mT)[:, :, None, :]
-        r2: A = use.empty((len(z), self.layout.size, len(one.choice), len(other.choice)), dtype=use.float64)
+        r2 = _empty(z, (len(z), self.layout.size, len(one.choice), len(other.choice)))
         numeric = r2[:, :p]
         use.subtract(z[:, :p], other_z[:, :p], out=numeric)
         numeric *= numeric

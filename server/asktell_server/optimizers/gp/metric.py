@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asktell_server.optimizers.encoding import Array
-from asktell_server.optimizers.gp.fit import Data, Priors, fit, noise_variance, prior_mean, sample
+from asktell_server.optimizers.gp.device import FitDevice
+from asktell_server.optimizers.gp.fit import Data, Priors, fit, largest_array, noise_variance, prior_mean, sample
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
 from asktell_server.optimizers.gp.posterior import Geometry, Posterior, Trend
 from asktell_server.optimizers.gp.transform import Transform
@@ -125,9 +126,13 @@ class MetricModel:
         priors: Priors,
         trend_of: TrendOf = no_trend,
         merit: Callable[[Array], Array] = lambda values: values,
+        device: FitDevice | None = None,
     ) -> None:
-        """`merit`: from the first m values, how much each is worth keeping when not all can be; smaller is better."""
+        """`merit`: from the first m values, how much each is worth keeping when not all can be; smaller is better. `device`: where
+        large fits run; on the CPU without.
+        """
         self.kernel = kernel
+        self._device = device or FitDevice()
         self._trend_of, self._merit = trend_of, merit
         self._transform_of, self._generator, self._config, self._priors = transform, generator, config, priors
         self._inputs: Inputs | None = None
@@ -238,6 +243,23 @@ class MetricModel:
             scaled = np.nan_to_num(errors * transform.slope(values), nan=0.0, posinf=1e3)
         return np.minimum(scaled, 1e3) ** 2
 
+    def _maxima(self, data: Data, m: int) -> tuple[Hyperparameters, Array]:
+        """Maxima of the posterior of the hyperparameters, best first, and their heights."""
+        return self._device.run(
+            lambda device: fit(
+                self.kernel,
+                data,
+                self._generator(m),
+                starts=self._config.starts,
+                max_calls=self._config.calls,
+                priors=self._priors,
+                # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
+                noisy=m > self._config.averaged,
+                device=device,
+            ),
+            largest_array(self.kernel, self._config.starts, len(data)),
+        )
+
     def _averaged(self, theta: Hyperparameters, height: Array, data: Data, m: int) -> Hyperparameters:
         """The best set, or draws around it and a rival: few data leave much open, and one set would be too sure of itself."""
         is_noisy = noise_variance(theta.rows(slice(0, 1)), data.known_variance).mean() >= NOISY
@@ -246,7 +268,18 @@ class MetricModel:
         # The few rounds of a chain take it nowhere else, so chains start only where the mass can be.
         rivals = min(2, int((height > height[0] - RIVAL).sum()))
         repeated = theta.rows(np.arange(self._config.sets) % rivals)
-        return sample(self.kernel, data, repeated, self._generator(m), rounds=self._config.rounds, priors=self._priors)
+        return self._device.run(
+            lambda device: sample(
+                self.kernel,
+                data,
+                repeated,
+                self._generator(m),
+                rounds=self._config.rounds,
+                priors=self._priors,
+                device=device,
+            ),
+            largest_array(self.kernel, len(repeated), len(data)),
+        )
 
     def _fitted(self, m: int) -> tuple[Hyperparameters, Trend | None, str]:
         if m not in self._fits:
@@ -261,17 +294,7 @@ class MetricModel:
             if trend is not None:
                 data = replace(data, y=data.y - trend.value(data.inputs))
             try:
-                theta, height = fit(
-                    self.kernel,
-                    data,
-                    self._generator(m),
-                    starts=self._config.starts,
-                    max_calls=self._config.calls,
-                    priors=self._priors,
-                    # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
-                    noisy=m > self._config.averaged,
-                )
-                theta = self._averaged(theta, height, data, m)
+                theta = self._averaged(*self._maxima(data, m), data, m)
             except NumericalError as error:
                 failure = str(error)
                 theta = prior_mean(self.kernel, self._priors)

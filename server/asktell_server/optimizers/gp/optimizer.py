@@ -26,6 +26,7 @@ from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
 from asktell_server.optimizers.design import MAX_ENUMERATED, DesignedOptimizer, Taken
 from asktell_server.optimizers.encoding import Array
+from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.gp.foreign import best_points
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class GpAsk(DesignedOptimizer):
     uses_results = True
     explains = True
 
-    def __init__(self, spec: StudySpec, sources: Sequence[SourceStudy] = ()) -> None:
+    def __init__(self, spec: StudySpec, sources: Sequence[SourceStudy] = (), device: FitDevice | None = None) -> None:
+        """`device`: where large fits run; on the CPU without."""
         super().__init__(spec)
         assert isinstance(spec.algorithm, GpOptimizer)
         self.settings = spec.algorithm
         self.sources = sources
+        self._device = device
         self._finished = 0
         self._succeeded: list[Observation] = []
         self._untold: list[Observation] = []
@@ -161,7 +164,7 @@ class GpAsk(DesignedOptimizer):
         from asktell_server.optimizers.gp.study_model import StudyModel
 
         if self._model is None:
-            self._model = StudyModel(self.spec, self.encoding, sources=self.sources)
+            self._model = StudyModel(self.spec, self.encoding, sources=self.sources, device=self._device)
         self._model.tell(self._untold)
         self._untold = []
         return self._model

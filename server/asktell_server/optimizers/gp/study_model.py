@@ -34,6 +34,7 @@ from asktell_server.optimizers.encoding import Array, Encoding, Mask
 from asktell_server.optimizers.gp.acquisition import LogExpectedImprovement, LogProbabilityBelow, NegativeMean, Term
 from asktell_server.optimizers.gp.calibration import deviation_factor, standardised_errors
 from asktell_server.optimizers.gp.cube import Cube
+from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.gp.fit import Priors
 from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, merit, spread
 from asktell_server.optimizers.gp.kernel import Inputs, Kernel, Layout
@@ -119,15 +120,19 @@ class StudyModel:
         encoding: Encoding,
         effort: Effort | None = None,
         sources: Sequence[SourceStudy] = (),
+        device: FitDevice | None = None,
     ) -> None:
         assert isinstance(spec.algorithm, GpOptimizer)
+        self._device = device
         self.spec, self.settings = spec, spec.algorithm
         self.cube = Cube(encoding)
         self.layout = Layout.of(self.cube)
         self.effort = effort or Effort.of(self.layout.size)
         self.kernel = Kernel(self.layout)
         self._belief = Belief(self.cube, self.layout, self.settings.priors) if self.settings.priors else None
-        trends = Sources(spec, self.cube, self.kernel, self.effort.priors, sources).trend if sources else no_trend
+        trends = (
+            Sources(spec, self.cube, self.kernel, self.effort.priors, sources, device).trend if sources else no_trend
+        )
         self.objectives = [
             self._model(i, self._transform, no_trend if i else trends, self._merit) for i in range(len(spec.objectives))
         ]
@@ -156,7 +161,9 @@ class StudyModel:
         def random(m: int) -> np.random.Generator:
             return generator(self.spec.seed, m << 8 | channel, Stream.FIT)
 
-        return MetricModel(self.kernel, transform, random, self.effort.fit, self.effort.priors, trend_of, merit)
+        return MetricModel(
+            self.kernel, transform, random, self.effort.fit, self.effort.priors, trend_of, merit, self._device
+        )
 
     def _merit(self, values: Array) -> Array:
         """How good the first results are, all objectives considered: which of them an objective's model is to keep."""

@@ -42,6 +42,7 @@ from asktell_server.optimizers.base import SourceStudy
 from asktell_server.optimizers.design import Stream, generator
 from asktell_server.optimizers.encoding import Array, Column, Encoding, Scale
 from asktell_server.optimizers.gp.cube import Cube
+from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.gp.fit import Data, Priors, prior_mean
 from asktell_server.optimizers.gp.foreign import metric_of, shared, unit_near
 from asktell_server.optimizers.gp.kernel import EDGE, Inputs, Kernel, Layout
@@ -231,6 +232,7 @@ class SourceModel:
         errors: Array,
         place: int,
         budget: int,
+        device: FitDevice | None = None,
     ) -> None:
         """`rows`: the observations that teach it, their values (smaller is better), and standard errors."""
         self.name = source.name
@@ -245,7 +247,7 @@ class SourceModel:
         def random(m: int) -> np.random.Generator:
             return generator(source.spec.seed, m << 8 | CHANNEL + place, Stream.FIT)
 
-        model = MetricModel(Kernel(bridge.layout), ObjectiveTransform.of, random, config, priors)
+        model = MetricModel(Kernel(bridge.layout), ObjectiveTransform.of, random, config, priors, device=device)
         units, inputs = bridge.units_of(source, rows)
         model.add(inputs, units, values, errors)
         self._posterior, transform = model.posterior()
@@ -315,9 +317,16 @@ class Sources:
     """The sources of a study, and the trend that they make. Their models are fitted when they are needed first, one time."""
 
     def __init__(
-        self, spec: StudySpec, cube: Cube, kernel: Kernel, priors: Priors, sources: Sequence[SourceStudy]
+        self,
+        spec: StudySpec,
+        cube: Cube,
+        kernel: Kernel,
+        priors: Priors,
+        sources: Sequence[SourceStudy],
+        device: FitDevice | None = None,
     ) -> None:
         self._spec, self._cube, self._kernel, self._priors, self._sources = spec, cube, kernel, priors, sources
+        self._device = device
         self._fitted: list[SourceModel] | None = None
 
     def trend(self, data: Data) -> WeightedSources | None:
@@ -369,7 +378,7 @@ class Sources:
             return None
         budget = min(200, MOST_ROWS // len(self._sources))
         try:
-            return SourceModel(bridge, source, rows, np.array(values), np.array(errors), place, budget)
+            return SourceModel(bridge, source, rows, np.array(values), np.array(errors), place, budget, self._device)
         except NumericalError:
             return None
 
