@@ -54,6 +54,11 @@ class Cube:
             else:
                 self.snapped.append(i)
         self._edges = {i: encoding.columns[i].edges() for i in self.levels}
+        alike: dict[bytes, list[int]] = {}
+        for i, levels in self.levels.items():
+            alike.setdefault(levels.tobytes() + self._edges[i].tobytes(), []).append(i)
+        self._alike = [np.array(columns) for columns in alike.values()]
+        """Levelled columns by their levels: wide spaces have many of one kind, which are looked up together."""
         self.imputed = encoding.imputed
         self.is_categorical: Mask = np.array(
             [isinstance(p, CategoricalParameter) and p.cardinality > 1 for p in parameters], dtype=np.bool_
@@ -74,9 +79,8 @@ class Cube:
     def canonical(self, units: Array) -> tuple[Array, Mask]:  # (m, d) -> (m, d), (m, d)
         """The canonical form of `units`, and which columns are active in each row."""
         units = np.clip(units, 0.0, 1.0)
-        for i, levels in self.levels.items():
-            at = np.searchsorted(self._edges[i], units[:, i], side="right")
-            units[:, i] = levels[at]
+        for columns in self._alike:
+            units[:, columns] = self.levels[columns[0]][self.index(columns[0], units[:, columns])]
         for i in self.snapped:
             column = self.encoding.columns[i]
             units[:, i] = [column.unit(column.value(unit)) for unit in units[:, i].tolist()]
@@ -87,6 +91,6 @@ class Cube:
             units[~on, activation.child] = self.imputed[activation.child]
         return units, active
 
-    def index(self, column: int, units: Array) -> NDArray[np.intp]:  # (m,) -> (m,)
+    def index(self, column: int, units: Array) -> NDArray[np.intp]:  # any shape -> the same
         """Which level of a levelled column each unit belongs to."""
         return np.searchsorted(self._edges[column], units, side="right")

@@ -184,7 +184,7 @@ class _Around:
         """r_i^2."""
         layout = self._kernel.layout
         if i >= layout.p:
-            differs = one.choice[:, i - layout.p, None] != other.choice[None, :, i - layout.p]
+            differs = one.inputs.choice[:, i - layout.p, None] != other.inputs.choice[None, :, i - layout.p]
             step: Array = np.exp(-2.0 * self._theta.lengthscale[:, i])[:, None, None] * differs
             return step
         columns = [i, *(layout.p + int(k) for k in np.flatnonzero(layout.conditional == i))]

@@ -121,10 +121,9 @@ def log_posterior(
     gradient[:, : layout.p] = by_lengthscale[:, : layout.p]
     if by_lengthscale.shape[1] > layout.p:
         gradient[:, layout.conditional] += by_lengthscale[:, layout.p :]
-    for j in range(layout.size - layout.p):
-        differs = data.inputs.choice[:, j, None] != data.inputs.choice[None, :, j]
-        pull = (by_covariance * by_r2[:, layout.p + j if kernel.is_additive else 0] * differs).sum((1, 2))
-        gradient[:, layout.p + j] = -2.0 * pull * use.exp(-2.0 * theta.lengthscale[:, layout.p + j])
+    if layout.size > layout.p:
+        pull = kernel.pulled_apart(by_covariance, by_r2, data.inputs)
+        gradient[:, layout.p : d] = -2.0 * pull * use.exp(-2.0 * theta.lengthscale[:, layout.p :])
     total = (by_covariance * k).sum((1, 2))
     first = (by_covariance * k_first).sum((1, 2))
     gradient[:, d] = first

@@ -28,6 +28,7 @@ name both understand; the parameter A says which it is, numpy unless told otherw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic
 
 import numpy as np
@@ -125,6 +126,15 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Choices(Generic[A]):
+    """The choices that occur among n points, L over all categorical dimensions, those of each dimension together."""
+
+    of: NDArray[np.intp]  # (L,) the dimensions, counted from the first categorical one
+    units: A  # (L,)
+    made: A  # (n, L) 1.0 where a point has the choice
+
+
+@dataclass(frozen=True)
 class Inputs(Generic[A]):
     """n points as the kernel takes them."""
 
@@ -148,6 +158,15 @@ class Inputs(Generic[A]):
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @cached_property
+    def choices(self) -> Choices[A]:
+        """The choices that occur."""
+        use = library(self.choice)
+        units = [use.unique(column) for column in self.choice.T]
+        of = np.repeat(np.arange(len(units)), [len(found) for found in units])
+        every = use.concat(units)
+        return Choices(of, every, (self.choice[:, of] == every) * use.ones_like(every))
 
     def rows(self, at: NDArray[Any] | slice) -> Inputs[A]:
         """Some of the points."""
@@ -208,7 +227,7 @@ class Features(Generic[A]):
     z: A  # (H, n, p + q) embedding divided by lengthscales; the q extra columns are the cosines of conditional ones
     slope: A  # (H, n, p + q) derivative of z by the unit x
     by_warp: A | None  # (H, 2, n, p + q) derivative of z by the logarithms of the two exponents, if asked for
-    choice: A  # (n, c)
+    inputs: Inputs[A]  # the points
 
     def joined(self, other: Features[A]) -> Features[A]:
         """The features of these points followed by others, without derivatives by the warping."""
@@ -217,7 +236,7 @@ class Features(Generic[A]):
             join([self.z, other.z], axis=1),
             join([self.slope, other.slope], axis=1),
             None,
-            join([self.choice, other.choice]),
+            self.inputs.joined(other.inputs),
         )
 
 
@@ -264,7 +283,7 @@ class Kernel:
             scale = use.concat([scale, scale[:, :, at]], axis=2)
         if derivatives is not None:
             derivatives = derivatives * scale[:, None]
-        return Features(w * scale, slope * scale, derivatives, inputs.choice)
+        return Features(w * scale, slope * scale, derivatives, inputs)
 
     def covariance(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, m, n)
         """k between two sets of points."""
@@ -329,11 +348,37 @@ class Kernel:
         found *= 2.0
         return found
 
+    def pulled_apart(
+        self,
+        weights: A,  # (H, n, n)
+        by_r2: A,  # (H, D or 1, n, n)
+        inputs: Inputs[A],
+    ) -> A:  # (H, c)
+        """Derivative of sum(weights * k) by the squared distance that a difference makes in each categorical dimension."""
+        use = library(weights)
+        pulls: list[A] = []
+        if self.is_additive:
+            for j, column in enumerate(inputs.choice.T):
+                differs = column[:, None] != column
+                pulls.append((weights * by_r2[:, self.layout.p + j] * differs).sum((1, 2)))
+        else:
+            # All pairs, less those that agree, as in `_categorical_distance`.
+            pull = weights * by_r2[:, 0]
+            choices = inputs.choices
+            agree = ((pull @ choices.made) * choices.made).sum(1)  # (H, L)
+            every = pull.sum((1, 2))
+            start = 0
+            for size in np.bincount(choices.of).tolist():
+                pulls.append(every - agree[:, start : start + size].sum(1))
+                start += size
+        found: A = use.stack(pulls, axis=1)
+        return found
+
     def _squared_distance(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, m, n)
         """Sum of r_i^2 over all dimensions."""
         use = library(one.z)
         r2: A = (one.z * one.z).sum(2)[:, :, None] + (other.z * other.z).sum(2)[:, None, :] - 2.0 * one.z @ other.z.mT
-        if one.choice.shape[1]:
+        if one.inputs.choice.shape[1]:
             r2 += self._categorical_distance(theta, one, other)
         if one is other:
             i = np.arange(r2.shape[1])
@@ -345,14 +390,11 @@ class Kernel:
         """Sum of r_i^2 over the categorical dimensions: that of all, less that of those in which two points agree. The latter is a
         product of matrices of indicators, which takes less than to compare dimension by dimension.
         """
-        use = library(one.choice)
-        levels = [use.unique(column) for column in other.choice.T]
-        of = np.repeat(np.arange(len(levels)), [len(found) for found in levels])
-        every = use.concat(levels)  # (L,)
+        use = library(theta.lengthscale)
+        choices = other.inputs.choices
         weights = use.exp(-2.0 * theta.lengthscale[:, self.layout.p :])
-        one_at = (one.choice[:, of] == every) * weights[:, None, of]  # (H, m, L)
-        other_at = (other.choice[:, of] == every) * use.ones_like(every)  # (n, L)
-        distance: A = weights.sum(1)[:, None, None] - one_at @ other_at.T
+        one_made = (one.inputs.choice[:, choices.of] == choices.units) * weights[:, None, choices.of]  # (H, m, L)
+        distance: A = weights.sum(1)[:, None, None] - one_made @ choices.made.T
         return distance
 
     def _by_dimension(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, D, m, n)
@@ -361,14 +403,14 @@ class Kernel:
         p = self.layout.p
         # Dimensions outermost in memory, over which sums are cheap only then.
         z, other_z = _in_order(one.z.mT)[:, :, :, None], _in_order(other.z.mT)[:, :, None, :]
-        r2 = _empty(z, (len(z), self.layout.size, len(one.choice), len(other.choice)))
+        r2 = _empty(z, (len(z), self.layout.size, len(one.inputs), len(other.inputs)))
         numeric = r2[:, :p]
         use.subtract(z[:, :p], other_z[:, :p], out=numeric)
         numeric *= numeric
         if len(self._cosine_of):
             r2[:, self._cosine_of] += use.square(z[:, p:] - other_z[:, p:])
-        if one.choice.shape[1]:
-            differs = one.choice.T[:, :, None] != other.choice.T[:, None, :]
+        if one.inputs.choice.shape[1]:
+            differs = one.inputs.choice.T[:, :, None] != other.inputs.choice.T[:, None, :]
             use.multiply(use.exp(-2.0 * theta.lengthscale[:, p:])[:, :, None, None], differs, out=r2[:, p:])
         return r2
 

@@ -213,16 +213,19 @@ class Search:
         return units, value
 
     def _moves(self, units: Array, active: Mask) -> tuple[NDArray[np.intp], Array]:
+        """Whose they are, and neighbours of each point that differ in one levelled column; some at random where there are many."""
         owners: list[int] = []
-        moves: list[Array] = []
+        columns: list[int] = []
+        values: list[float] = []
         budget = max(8, 1500 // max(1, len(units)))
+        held = {i: self._cube.index(i, units[:, i]).tolist() for i in self._levelled}
         for s in range(len(units)):
-            mine: list[Array] = []
+            mine: list[tuple[int, float]] = []
             for i in self._levelled:
                 if not active[s, i]:
                     continue
                 levels = self._cube.levels[i]
-                at = int(self._cube.index(i, units[s : s + 1, i])[0])
+                at = held[i][s]
                 if len(levels) <= (24 if self._cube.is_categorical[i] else 9):
                     targets = [k for k in range(len(levels)) if k != at]
                 elif self._cube.is_categorical[i]:
@@ -230,14 +233,12 @@ class Search:
                 else:
                     reach = 2 ** np.arange(int(np.log2(len(levels))) + 1)
                     targets = [k for k in (*(at + reach), *(at - reach)) if 0 <= k < len(levels)]
-                for k in targets:
-                    move = units[s].copy()
-                    move[i] = levels[k]
-                    mine.append(move)
+                mine += [(i, levels[k]) for k in targets]
             if len(mine) > budget:
                 mine = [mine[k] for k in self._rng.choice(len(mine), budget, replace=False)]
             owners += [s] * len(mine)
-            moves += mine
-        if not moves:
-            return np.empty(0, dtype=np.intp), np.empty((0, units.shape[1]))
-        return np.array(owners), self._cube.canonical(np.array(moves))[0]
+            columns += [i for i, _ in mine]
+            values += [value for _, value in mine]
+        moves = units[owners]
+        moves[np.arange(len(owners)), columns] = values
+        return np.array(owners, dtype=np.intp), self._cube.canonical(moves)[0]
