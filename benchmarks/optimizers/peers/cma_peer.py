@@ -31,6 +31,7 @@ class Cma(Peer):
         self._rng = np.random.default_rng([3, brief.seed])
         self._restarts = 0
         self._strategy: Any = None
+        self._has_drawn = False
         self._begin()
         self._queue: list[Any] = []
         self._asked: dict[int, tuple[Any, Any]] = {}
@@ -45,6 +46,7 @@ class Cma(Peer):
         }
         if self._restarts:
             options["popsize"] = int(4 + 3 * np.log(d)) * 2**self._restarts
+        self._has_drawn = False
         self._strategy = cma.CMAEvolutionStrategy(self._rng.uniform(0.2, 0.8, d), 0.25, options)
 
     def ask(self, number: int) -> Point:
@@ -52,6 +54,7 @@ class Cma(Peer):
         if not self._queue:
             waits = len(self._done) + len(self._asked)
             self._queue = list(self._strategy.ask() if waits == 0 else self._strategy.ask(number=1))
+            self._has_drawn = True
         u = self._queue.pop(0)
         self._asked[number] = u, self._strategy
         return spaces.from_unit(self.brief.space, u.tolist())
@@ -63,6 +66,9 @@ class Cma(Peer):
             return  # asked for before a restart
         self._done.append((u, values[0]))
         if len(self._done) >= self._strategy.popsize:
+            if not self._has_drawn:  # more trials in parallel than a generation has; the strategy wants one between two generations
+                self._strategy.ask(number=1)
+            self._has_drawn = False
             self._strategy.tell([u for u, _ in self._done], [value for _, value in self._done])
             self._done, self._queue = [], []
             if self._strategy.stop():
