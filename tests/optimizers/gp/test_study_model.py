@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -390,6 +390,28 @@ def test_metrics_beyond_what_a_difference_can_hold() -> None:
     history = told(spread(SQUARE, 8), lambda p: 1e300 * bowl(p), size=lambda p: -1.7e308 * float(p["x"]))
 
     suggestion = optimizer(study(SQUARE, constraints=(constraint,)), history).ask(9, []).suggestion
+
+    assert suggestion.source is SuggestionSource.MODEL
+    for prediction in suggestion.predictions.values():
+        assert np.isfinite(prediction.mean)
+        assert np.isfinite(prediction.standard_deviation)
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"loss": (1.0, 1.0 + 2**-52, 1.0, 1.0 + 2**-51, 1.7e308)},
+        {"loss": (-0.25, 0.0, 0.3, 1e8, 1.7e308), "other": (3.0, 2.0, 1.0, 0.0, 4.0)},
+    ],
+    ids=["one objective", "several"],
+)
+def test_one_result_is_worse_by_more_decades_than_a_quotient_holds(results: Mapping[str, Sequence[float]]) -> None:
+    """The others differ by rounding, or by little compared with what the front reaches: the model stands all the same."""
+    spec = replace(study(SQUARE), objectives=tuple(Objective(name, Direction.MINIMIZE) for name in results))
+    points = spread(SQUARE, 5)
+    history = [succeeded(i + 1, points[i], **{name: results[name][i] for name in results}) for i in range(5)]
+
+    suggestion = optimizer(spec, history, LITTLE).ask(6, []).suggestion
 
     assert suggestion.source is SuggestionSource.MODEL
     for prediction in suggestion.predictions.values():

@@ -431,6 +431,16 @@ def test_a_source_without_results_is_no_source(earlier: SourceStudy) -> None:
     assert [s for s, _ in run(spec, bowl, 7, [earlier])] == [s for s, _ in run(spec, bowl, 7)]
 
 
+def test_one_result_of_a_source_is_worse_by_more_decades_than_a_quotient_holds() -> None:
+    """The rest of its results differ by rounding: it can be modelled, and asks are answered by the model."""
+    losses = iter([1.0, 1.0 + 2**-52, 1.0, 1.0 + 2**-51, 1.7e308])
+    earlier = source_of(study(SQUARE), random_points(SQUARE, 5), lambda _: next(losses))
+
+    made = run(study(SQUARE), bowl, 6, [earlier])
+
+    assert [suggestion.source for suggestion, _ in made[4:]] == [SuggestionSource.MODEL] * 2
+
+
 BOX = SearchSpace(tuple(F(name, -4.0, 4.0) for name in "xyz"))
 
 

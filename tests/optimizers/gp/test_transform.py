@@ -40,6 +40,8 @@ EXTREMES: dict[str, list[float]] = {
     "a good outlier": [1.0, 1.1, 0.9, 1.05, -1e300],
     "more than half alike": [1.0] * 6 + [2.0, 3.0, 0.5],
     "the best half alike": [1.0] * 6 + [2.0, 3.0],
+    "alike give or take rounding, and an outlier": [1.0, 1.0 + 2**-52, LARGEST],
+    "alike or nearly so, and an outlier": [0.0, 0.0, 1e-8, LARGEST],
 }
 values = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=12)
 
@@ -172,6 +174,19 @@ def test_what_a_front_reaches_keeps_its_shape(noise: float) -> None:
     assert np.ptp(z[straight]) > np.ptp(z) / 3
     alone = ObjectiveTransform.of(y).forward(y)
     assert noise == 0.0 or np.ptp(alone[12:]) < np.ptp(alone) / 10
+
+
+def test_a_front_that_reaches_far_and_an_outlier_far_beyond() -> None:
+    """The middle of the front is a hundred-millionth of what it reaches, and the outlier 300 decades off: all is finite, in order."""
+    y = np.array([-0.25, 0.0, 0.3, 1e8, LARGEST])
+    transform = ObjectiveTransform.of(y, y[:4])
+
+    z = transform.forward(y)
+
+    assert bool((np.diff(z) > 0).all())
+    assert z.mean() == pytest.approx(0, abs=1e-9)
+    assert z.std() == pytest.approx(1)
+    assert bool(np.isfinite(transform.backward(z)).all())
 
 
 def test_a_prediction_is_hardly_worse_than_all_that_was_seen() -> None:

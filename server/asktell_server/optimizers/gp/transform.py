@@ -96,13 +96,13 @@ class ObjectiveTransform(Transform):
             unit = max(unit, float(np.median(reached))) if len(reached) else unit
         if not unit > 1e-300:
             return cls(exponent, lowest, 1.0, 0.0, 1.0, 0.0)
-        z = _bent(raised / unit)
+        z = _bent(raised, unit)
         deviation = float(z.std())
         center = float(z.mean())
         return cls(exponent, lowest, unit, center, deviation if deviation > 1e-12 else 1.0, float(z.max()))
 
     def forward(self, y: Array) -> Array:
-        z = _bent((_scaled(y, self.exponent) - self.lowest) / self.unit)
+        z = _bent(_scaled(y, self.exponent) - self.lowest, self.unit)
         return (z - self.center) / self.deviation
 
     def backward(self, z: Array) -> Array:
@@ -124,7 +124,10 @@ def _scaled(y: Array, exponent: int) -> Array:
         return np.clip(np.ldexp(y, -exponent), -1e300, 1e300)
 
 
-def _bent(r: Array) -> Array:
+def _bent(raised: Array, unit: float) -> Array:
+    # The unit may be a billionth of the better half or mere rounding of it, and the worst value 300 decades beyond.
+    with np.errstate(over="ignore"):
+        r = np.minimum(raised / unit, LARGEST)
     z = np.where(r <= 1.0, r, 1.0 + np.log(np.maximum(r, 1.0)))
     return np.where(z <= LONG, z, LONG + np.log1p(np.maximum(z - LONG, 0.0)))
 
