@@ -7,8 +7,10 @@ the client loses patience.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -54,12 +56,22 @@ def reason_of(error: Any) -> str:
 
 
 class Caller:
-    """Makes calls under a name and records each attempt. Knows several addresses of one service."""
+    """Makes calls under a name and records each attempt. Knows several addresses of one service: each study has one of its own, to
+    which calls go that do not stray, as behind a proxy that routes by the study.
+    """
 
     def __init__(
-        self, name: str, addresses: Sequence[str], history: History, rng: Random, end: threading.Event
+        self,
+        name: str,
+        addresses: Sequence[str],
+        history: History,
+        rng: Random,
+        end: threading.Event,
+        strays: float = 1.0,
     ) -> None:
+        """`strays`: the share of calls that go to any address."""
         self.name = name
+        self._strays = strays
         self.rng = rng
         self.history = history
         self.end = end
@@ -88,7 +100,7 @@ class Caller:
 
     def attempt(self, method: str, request: Any, deadline_s: float) -> Call:
         """One attempt, recorded."""
-        stub = self.rng.choice(self._stubs)
+        stub = self._stub_for(request)
         began = time.monotonic()
         try:
             response = getattr(stub, method)(request, timeout=deadline_s)
@@ -105,6 +117,12 @@ class Caller:
         self.history.calls.append(made)
         self.history.acknowledged += made.ok
         return made
+
+    def _stub_for(self, request: Any) -> study_service_pb2_grpc.StudyServiceStub:
+        study = re.search(r"studies/[^/]+", str(request))
+        if study is None or self.rng.random() < self._strays:
+            return self.stub()
+        return self._stubs[zlib.crc32(study[0].encode()) % len(self._stubs)]
 
     def stub(self) -> study_service_pb2_grpc.StudyServiceStub:
         """A stub that does not record."""

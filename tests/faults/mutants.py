@@ -15,7 +15,7 @@ from typing import Any
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import TrialState
 from asktell_server.service import asking, housekeeping, requests, trials, watching
-from asktell_server.storage import sql, transaction, write_cache
+from asktell_server.storage import codec, sql, transaction, write_cache
 from asktell_server.storage.postgresql import transaction as postgresql
 
 
@@ -256,18 +256,20 @@ def starts_from_an_older_state() -> None:
 
 
 def rolls_back_and_says_committed() -> None:
-    """Every 20th transaction of the writer to PostgreSQL is rolled back, and its works are told that it stands."""
-    original, now = postgresql.WritingTransaction.commit, _every(20)
+    """Every 20th transaction of the writer to PostgreSQL comes to nothing, and its works are told that it stands."""
+    original, now = postgresql.WritingTransaction.begin_commit, _every(20)
 
-    def commit(self: Any, then: Any = ()) -> Any:
-        if not now():
-            return original(self, then)
-        self.flush()
-        self._unsent = None
-        self._connection.rollback()
-        return True, None
+    def begin_commit(self: Any, then: Any = ()) -> Any:
+        if now():
+            if self._unsent is None:
+                self._connection.rollback()
+            else:
+                self._unsent = []
+            self._expectations.clear()
+            self._changed.clear()
+        return original(self, then)
 
-    postgresql.WritingTransaction.commit = commit
+    postgresql.WritingTransaction.begin_commit = begin_commit
 
 
 def expects_and_does_not_look() -> None:
@@ -276,9 +278,18 @@ def expects_and_does_not_look() -> None:
 
     def expect(self: Any, study: Study) -> Study:
         self._kept(study)
+        if self._at_once:
+            self._expectations[study.id] = study.revision
         return study
 
+    def expected_changes(self: Any) -> Any:
+        for study_id in self._expectations:
+            if study_id in self._changed:
+                study = self._studies[study_id]
+                yield self._statements.update_study, {"id": study_id, **codec.study_changes(study)}
+
     postgresql.WritingTransaction._expect = expect
+    postgresql.WritingTransaction._expected_changes = expected_changes
 
 
 def does_not_lock() -> None:

@@ -25,7 +25,7 @@ class Round:
     acknowledged; never beyond `limit_s`.
 
     `budget`: trials of the studies that have a budget. `studies`: names of those to work on; empty means all. `patience_s`: how
-    long to wait for the end of what must end.
+    long to wait for the end of what must end. `strays`: see Caller.
     """
 
     seed: int
@@ -38,6 +38,7 @@ class Round:
     model: bool = False
     pace_s: float = 1.0
     limit_s: float = 300.0
+    strays: float = 1.0
     studies: Sequence[str] = ()
     patience_s: float = 60.0
 
@@ -66,7 +67,7 @@ def play(deployment: Deployment, made: Round) -> Report:
     rng = Random(made.seed)
 
     def caller(name: str, ends: threading.Event) -> Caller:
-        return Caller(name, deployment.addresses, history, Random(rng.random()), ends)
+        return Caller(name, deployment.addresses, history, Random(rng.random()), ends, made.strays)
 
     studies = [plan for plan in plans(made.budget, model=made.model) if not made.studies or plan.name in made.studies]
     first = caller("first", end)
