@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -34,11 +35,15 @@ async def opened(path: object, commits: Commits | None = None, max_batch: int = 
 
 @asynccontextmanager
 async def opened_postgres(
-    url: str, commits: Commits | None = None, max_batch: int = 256
+    url: str, commits: Commits | None = None, max_batch: int = 256, *, alone: bool = False
 ) -> AsyncIterator[PostgresStorage]:
-    """A started storage on PostgreSQL, stopped at the end."""
+    """A started storage on PostgreSQL, stopped at the end. `alone`: that knows that nobody is to be told of its commits."""
     storage = PostgresStorage(url, observer=commits or Commits(), max_batch=max_batch)
+    if alone:
+        storage.listen(lambda _: None)
     await storage.start()
+    while alone and not (storage._listener and storage._listener.is_alone):
+        await asyncio.sleep(0.01)
     try:
         yield storage
     finally:

@@ -272,7 +272,8 @@ async def test_a_kill_loses_no_acknowledged_write(postgres_url: str) -> None:
     assert kept == list(range(1, study.next_number))
 
 
-async def test_connections_that_were_cut_are_made_anew(postgres_url: str) -> None:
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
+async def test_connections_that_were_cut_are_made_anew(postgres_url: str, brief: bool) -> None:
     """Writes and reads go on after every idle connection was ended, without an error."""
     async with opened_postgres(postgres_url) as storage:
         stored = await add_study(storage, a_study())
@@ -283,7 +284,7 @@ async def test_connections_that_were_cut_are_made_anew(postgres_url: str) -> Non
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
 
-        number = await storage.write(ask("default", "digits"))
+        number = await storage.submit(ask("default", "digits"), brief=brief)
         study = await storage.read(lambda tx: tx.study_by_id(stored.id))
 
     assert number == 1
@@ -319,14 +320,15 @@ async def test_a_work_whose_connection_is_cut_is_run_again(postgres_url: str) ->
     assert numbers(kept) == [1]
 
 
-async def test_a_batch_whose_connection_is_cut_before_its_commit_is_run_again(postgres_url: str) -> None:
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
+async def test_a_batch_whose_connection_is_cut_before_its_commit_is_run_again(postgres_url: str, brief: bool) -> None:
     """PostgreSQL ends the connection while the lock is waited for: the commit, sent along, has not happened, and all run again."""
     async with opened_postgres(postgres_url) as storage:
         await add_study(storage, a_study())
         await storage.write(ask("default", "digits"))
         with psycopg.connect(postgres_url) as holder, psycopg.connect(postgres_url, autocommit=True) as other:
             holder.execute("SELECT 1 FROM studies FOR UPDATE")
-            asked = [storage.submit(ask("default", "digits")) for _ in range(3)]
+            asked = [storage.submit(ask("default", "digits"), brief=brief) for _ in range(3)]
             ended, deadline = None, time.monotonic() + PATIENCE_S
             while ended is None and time.monotonic() < deadline:
                 await asyncio.sleep(0.005)  # until it waits for the lock
@@ -371,7 +373,8 @@ async def test_a_server_that_is_paused_with_a_lock_is_cut_off(
     assert (meanwhile, afterwards) == (1, 2)
 
 
-async def test_the_database_restarts_under_load(own_postgres: PostgresServer) -> None:
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
+async def test_the_database_restarts_under_load(own_postgres: PostgresServer, brief: bool) -> None:
     """Across a crash of the database all that was acknowledged stays, callers hear StorageUnavailable, and the storage heals."""
     url = own_postgres.new_database()
     acknowledged: list[int] = []
@@ -384,7 +387,7 @@ async def test_the_database_restarts_under_load(own_postgres: PostgresServer) ->
             nonlocal refused
             while len(acknowledged) < until:
                 try:
-                    acknowledged.append(await storage.write(ask("default", "digits")))
+                    acknowledged.append(await storage.submit(ask("default", "digits"), brief=brief))
                 except StorageUnavailable:
                     refused += 1
                     down.set()
@@ -409,7 +412,8 @@ async def test_the_database_restarts_under_load(own_postgres: PostgresServer) ->
     assert kept == list(range(1, study.next_number))
 
 
-async def test_a_lost_race_is_answered_after_some_attempts(postgres_url: str) -> None:
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
+async def test_a_lost_race_is_answered_after_some_attempts(postgres_url: str, brief: bool) -> None:
     """A work that breaks a rule of the database each time is refused, its neighbours in the batch are done."""
     async with opened_postgres(postgres_url) as storage:
         stored = await add_study(storage, a_study(), a_trial(1000))
@@ -420,7 +424,7 @@ async def test_a_lost_race_is_answered_after_some_attempts(postgres_url: str) ->
 
         good = ask("default", "digits")
         outcomes = await asyncio.gather(
-            *(storage.submit(work) for work in (good, clash, good, good)), return_exceptions=True
+            *(storage.submit(work, brief=brief) for work in (good, clash, good, good)), return_exceptions=True
         )
 
     assert [outcome for outcome in outcomes if isinstance(outcome, int)] == [1, 2, 3]

@@ -23,7 +23,8 @@ from .helpers import Commits, opened_postgres
 PATIENCE_S = 60.0
 
 
-async def test_numbers_are_unique_over_servers(postgres_url: str) -> None:
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
+async def test_numbers_are_unique_over_servers(postgres_url: str, brief: bool) -> None:
     """Submitters at three storages get the numbers of two studies without repeats or gaps, in order for each of them."""
     async with AsyncExitStack() as stack:
         storages = [await stack.enter_async_context(opened_postgres(postgres_url)) for _ in range(3)]
@@ -31,7 +32,7 @@ async def test_numbers_are_unique_over_servers(postgres_url: str) -> None:
             await add_study(storages[0], a_study(name))
 
         async def submitter(storage: PostgresStorage, name: str) -> list[int]:
-            return [await storage.write(ask("default", name)) for _ in range(10)]
+            return [await storage.submit(ask("default", name), brief=brief) for _ in range(10)]
 
         given = await asyncio.gather(
             *(submitter(storage, name) for _ in range(3) for storage in storages for name in ("one", "two"))
@@ -42,7 +43,8 @@ async def test_numbers_are_unique_over_servers(postgres_url: str) -> None:
         assert all(numbers == sorted(numbers) for numbers in mine)
 
 
-async def test_servers_do_not_wait_for_each_other_in_circles(postgres_url: str) -> None:
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
+async def test_servers_do_not_wait_for_each_other_in_circles(postgres_url: str, brief: bool) -> None:
     """Batches that want the same studies in opposite orders all get through without a deadlock."""
     async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as two:
         names = [f"s{i}" for i in range(5)]
@@ -50,7 +52,7 @@ async def test_servers_do_not_wait_for_each_other_in_circles(postgres_url: str) 
             await add_study(one, a_study(name))
         outcomes = await asyncio.gather(
             *(
-                storage.submit(ask("default", name))
+                storage.submit(ask("default", name), brief=brief)
                 for _ in range(20)
                 for storage, order in ((one, names), (two, names[::-1]))
                 for name in order
@@ -80,8 +82,9 @@ async def test_a_name_is_created_once_over_servers(postgres_url: str) -> None:
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["StudyAlreadyExists"] * 3 + ["int"]
 
 
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
 async def test_a_study_that_another_server_holds_stops_no_other_study(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, brief: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Works on it are put off and keep their order; others go on; at last they are refused, or done once it is free."""
     async with opened_postgres(postgres_url) as storage:
@@ -89,8 +92,8 @@ async def test_a_study_that_another_server_holds_stops_no_other_study(
         await add_study(storage, a_study("free"))
         with psycopg.connect(postgres_url) as other:
             other.execute("SELECT * FROM studies WHERE id = %s FOR UPDATE", (held.id,))
-            waiting = [storage.submit(ask("default", "held")) for _ in range(3)]
-            free = [await storage.write(ask("default", "free")) for _ in range(5)]
+            waiting = [storage.submit(ask("default", "held"), brief=brief) for _ in range(3)]
+            free = [await storage.submit(ask("default", "free"), brief=brief) for _ in range(5)]
             assert not any(future.done() for future in waiting)
         given = await asyncio.gather(*waiting)
 
@@ -98,8 +101,8 @@ async def test_a_study_that_another_server_holds_stops_no_other_study(
         with psycopg.connect(postgres_url) as other:
             other.execute("SELECT * FROM studies WHERE id = %s FOR UPDATE", (held.id,))
             with pytest.raises(ConcurrentUpdate, match="locked"):
-                await storage.write(ask("default", "held"))
-        after = await storage.write(ask("default", "held"))
+                await storage.submit(ask("default", "held"), brief=brief)
+        after = await storage.submit(ask("default", "held"), brief=brief)
 
     assert free == [1, 2, 3, 4, 5]
     assert given == [1, 2, 3]
@@ -169,8 +172,9 @@ async def test_a_study_that_others_changed_unheard_of_is_read_again(postgres_url
         assert await given == 5
 
 
+@pytest.mark.parametrize("brief", [False, True], ids=["thread", "at once"])
 async def test_a_study_that_others_change_is_not_expected_to_stay(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, brief: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Storages that take turns at a study read it under the lock: only the first time is a transaction sent in vain."""
     mistakes = []
@@ -183,7 +187,11 @@ async def test_a_study_that_others_change_is_not_expected_to_stay(
     monkeypatch.setattr(writer, "WritingTransaction", Counting)
     async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as two:
         await add_study(one, a_study())
-        given = [await storage.write(ask("default", "digits")) for _ in range(30) for storage in (one, two, one)]
+        given = [
+            await storage.submit(ask("default", "digits"), brief=brief)
+            for _ in range(30)
+            for storage in (one, two, one)
+        ]
 
     assert given == list(range(1, 91))
     assert mistakes == [True]

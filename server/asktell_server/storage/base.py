@@ -2,8 +2,8 @@
 
 Work is a function of a transaction. `write` runs it and returns its result *after* the commit is on disk; if it raises, nothing
 of what it wrote stays and the error is passed on. Work must be safe to run again from the start (it may be, when another
-writer interferes), so it keeps its effects inside the transaction. Work runs in a thread of the storage, never in the event loop, and
-must not block on anything but the transaction.
+writer interferes), so it keeps its effects inside the transaction, and must not block on anything else. It runs in a thread of the
+storage, or, if it was submitted as brief, perhaps in the event loop.
 
 Isolation: `lock_study` holds the study's row until the commit, so works on one study run one after the other, on any number of
 servers. A work locks its study before it reads or writes anything else of it. Works on one study that were submitted to one
@@ -215,7 +215,7 @@ class Storage(Protocol):
 
 
 class CommitObserver(Protocol):
-    """Is told of each commit, from the storage's thread."""
+    """Is told of each commit, from the storage's thread or the event loop's."""
 
     def committed(self, seconds: float, works: int) -> None:
         """A commit of so many works took `seconds`, from the first statement to the disk."""

@@ -13,9 +13,8 @@ is answered before the commit, errors neither: they may rest on what a neighbour
 batch fail. A work that raises after a write is rare (use cases check first, then write), so its cost, a commit for each
 of its neighbours, buys the plain happy path without savepoints.
 
-Two threads that take turns at each statement would spend more time on handing over the interpreter's lock than on the statements.
-So brief works (an ask, a tell) are run in the event loop, for about BRIEF_S in a row, and the thread only commits them; all
-else, whatever might wait included, is left to the thread. One batch is under way at a time.
+Brief works are run in the event loop, in a transaction that stays open, and the thread only commits them; all else, whatever might
+wait included, is left to the thread. One batch is under way at a time.
 
 When the disk itself fails in a commit (an fsync, say), the connection is in doubt: what it believes to be in the file may not be
 there, or what it gave up may. It is closed, and the next batch begins on a new one, which reads the file.
@@ -29,18 +28,14 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite
 from asktell_server.storage.base import CommitObserver
 from asktell_server.storage.write_cache import CachingTransaction
-from asktell_server.storage.writer import BatchWriter, Job, Work, resolve
+from asktell_server.storage.writer import BRIEF_S, BatchWriter, Job
 
 _log = logging.getLogger(__name__)
-
-# After so long no further brief work is begun in the same turn of the event loop.
-BRIEF_S = 0.002
 
 _HARMLESS = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT}
 
@@ -75,35 +70,16 @@ class GroupCommitWriter(BatchWriter):
         self._under_way = False
         self._begun: list[Job] = []
         self._began = 0.0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self.start()
-
-    async def stop(self) -> None:
-        """Finishes what was submitted and ends the thread. May be called again."""
-        self._open = False
-        await self._idle.wait()
-        await super().stop()
-
-    def submit(
-        self, work: Work, then: Callable[[Any], None] | None = None, *, brief: bool = False
-    ) -> asyncio.Future[Any]:
-        """As `BatchWriter.submit`."""
-        future = super().submit(work, then, brief=brief)
-        self._idle.clear()
-        return future
 
     def _hand_over(self) -> None:
         """Puts the next batch under way, if none is."""
-        if self._under_way:
-            return
-        if not self._submitted:
-            self._idle.set()
+        if self._under_way or not self._submitted:
             return
         self._under_way = True
         batch = self._run_brief() or self._submitted[: self._max_batch]
         del self._submitted[: len(batch)]
-        self._queue.put(batch)
+        self._give(batch)
 
     def _run_brief(self) -> list[Job]:
         """Runs the brief works that come first, in a transaction that stays open; none if something stands in the way."""
@@ -126,10 +102,9 @@ class GroupCommitWriter(BatchWriter):
             self._begun = []
         return self._begun
 
-    def _finished(self, batch: Sequence[Job]) -> None:
+    def _given_back(self, batch: Sequence[Job]) -> None:
         self._under_way = False
-        resolve(batch)
-        self._hand_over()
+        super()._given_back(batch)
 
     # All below runs in the writer's thread.
 
@@ -142,10 +117,6 @@ class GroupCommitWriter(BatchWriter):
                     self._commit([job])
         self._answer(batch)
         return ()
-
-    def _answer(self, batch: Sequence[Job]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._finished, batch)
 
     def _commit(self, batch: Sequence[Job]) -> None:
         """Runs the batch in one transaction. Raises _Spoilt, with nothing left of it, if a work raised after a write."""

@@ -89,6 +89,13 @@ class Statements:
         new_study = {name: value for name, value in _all(studies).items() if name != "id"}
         self.insert_study = self._text(insert(studies).values(new_study).returning(studies.c.id))
         self.update_study = self._text(update(studies).where(_is(studies.c.id)).values(_mutable(studies)))
+        # The same with a lock as in `lock_study_as_expected`, for the revision `expected`.
+        changed = (
+            update(studies).where(_is(studies.c.id), _is(studies.c.revision, "expected")).values(_mutable(studies))
+        )
+        self.update_study_as_expected = self._text(
+            select(_ONE // func.count()).select_from(changed.returning(studies.c.id).cte("changed"))
+        )
         self.delete_study = self._text(delete(studies).where(_is(studies.c.id)))
         self.trial_counts = self._text(
             select(

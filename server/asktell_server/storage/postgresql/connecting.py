@@ -43,6 +43,9 @@ _SETTINGS = (
     "WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false), "
     f"set_config('idle_in_transaction_session_timeout', '{IDLE_IN_TRANSACTION_S}s', false), "
     f"set_config('lock_timeout', '{LOCK_TIMEOUT_MS}ms', false), "
+    # Also for transactions that no BEGIN begins.
+    "set_config('default_transaction_isolation', 'read committed', false), "
+    "set_config('default_transaction_read_only', 'off', false), "
     "current_setting('server_version_num')::int, current_setting('server_encoding'), current_setting('fsync')"
 )
 

@@ -4,7 +4,8 @@ A study that a work locks stays locked until the transaction ends. Only the firs
 taken while others are held, do not, so that two servers never wait for each other: the work raises `Busy` and is put off.
 
 A study that nobody else seems to change is expected to be as this server left it: its lock is sent along with all the rest and fails,
-and the transaction with it, if it is not. So most transactions need a single round trip.
+and the transaction with it, if it is not. So most transactions need a single round trip. And if nothing at all has to be read, the works
+can run where nothing may be waited for, in the event loop (`at_once`).
 
 A statement that only writes costs no round trip: it is kept until something is read or committed, and sent along (`wire`).
 Its errors come up then, at some other work or at the commit. What a work needs to know at once (does the row exist?) is known from
@@ -15,7 +16,7 @@ transaction idles: only then does it end one whose server was paused with a stud
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -27,9 +28,10 @@ from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial, TrialState
+from asktell_server.storage import codec
 from asktell_server.storage.base import StoredRequest
 from asktell_server.storage.postgresql.connecting import Connection, one_line
-from asktell_server.storage.postgresql.wire import Statement, Wire, rows
+from asktell_server.storage.postgresql.wire import Exchange, Statement, Wire, rows
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
 from asktell_server.storage.write_cache import KeepingTransaction, as_updated
@@ -48,6 +50,10 @@ _COMMIT = "COMMIT"
 
 class Busy(BaseException):
     """Another server holds the study: the work is to be put off. Not an Exception, so that no work takes it for its own."""
+
+
+class NotAtHand(BaseException):
+    """A work needs something that would have to be read, where nothing may be waited for. Not an Exception, as `Busy`."""
 
 
 class _OnConnection(SqlTransaction):
@@ -77,6 +83,11 @@ def _translated(error: psycopg.Error) -> Exception:
     if isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
         return error
     return StorageUnavailable(f"the database failed: {one_line(error)}")
+
+
+def is_of_postgresql(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL itself says it. An error of the connection (class 08) may be what a pooler says that has lost it, with answers."""
+    return error.sqlstate is not None and not error.sqlstate.startswith("08")
 
 
 class PlainTransaction(_OnConnection):
@@ -185,30 +196,40 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._revisions: dict[int, int] = {}
         self._unsent: list[Statement] | None = None
         self._expecting = False
-        self._expectations: set[int] = set()
+        self._at_once = False
+        self._expectations: dict[int, int] = {}
+        """Of studies that are expected to be as this server left them, the revisions."""
+        self._new_requests: set[tuple[str, str]] = set()
         self.waits_for: object = None
         """The id or (project, name) of the study that the last lock waited for."""
         self.is_commit_sent = False
+        self._before_commit = 0
+        self._is_implicit = False
 
     @property
     def changes(self) -> int:
         """Grows with every change, sent or kept."""
         return self._written + self._kept_changes
 
-    def begin(self, busy: set[object], *, together: bool = False, expecting: bool = False) -> None:
+    def begin(
+        self, busy: set[object], *, together: bool = False, expecting: bool = False, at_once: bool = False
+    ) -> None:
         """A new transaction.
 
         `busy` collects ids and names of studies that others hold: whoever wants them is put off at once. `together`: what is
         written is sent together, up to the commit. `expecting`: studies that nobody else seems to change are taken to be as this
-        server left them; what is sent fails if they are not.
+        server left them; what is sent fails if they are not. `at_once`: nothing is read, what would have to be raises NotAtHand; a
+        request_id is taken to be new, and what is sent fails if it is not.
         """
         self.forget()
         self._busy = busy
         self._unsent = [] if together else None
         self._expecting = expecting
+        self._at_once = at_once
         self._written = self._kept_changes = 0
         self.is_commit_sent = False
-        self._run(_BEGIN, {})
+        if not at_once:
+            self._run(_BEGIN, {})
 
     def forget(self) -> None:
         """Forgets everything of this transaction."""
@@ -218,6 +239,11 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._revisions.clear()
         self._unsent = None
         self._expectations.clear()
+        self._new_requests.clear()
+
+    def rests_on_a_guess(self) -> bool:
+        """Whether a request_id was taken to be new by a work that did not go on to store it, so that nothing will show that it was not."""
+        return bool(self._new_requests)
 
     def was_mistaken(self) -> bool:
         """Whether this transaction, which failed, took anything for granted. It will not again."""
@@ -227,15 +253,56 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
 
     def commit(self, then: Sequence[Statement] = ()) -> tuple[bool, psycopg.Error | None]:
         """Writes what was kept and commits; whether it did, and what went wrong there or in what is sent along for `then`."""
-        self.flush()
-        sent = [*(self._unsent or ()), (_COMMIT, {})]
+        return self.outcome(self._wire.finish(self.begin_commit(then)))
+
+    def begin_commit(self, then: Sequence[Statement] = ()) -> Exchange:
+        """Begins what `commit` does; once the exchange is at its end, `outcome` says what became of it."""
+        if self._at_once:
+            sent = [*self._expected_changes(), *(self._unsent or ())]
+            # What is sent in one piece is one transaction by itself; but what comes `then` must not be in it.
+            self._is_implicit = not then
+            if then:
+                sent.insert(0, (_BEGIN, {}))
+        else:
+            self.flush()
+            sent = list(self._unsent or ())
+            self._is_implicit = False
+        self._before_commit = len(sent)
+        if not self._is_implicit:
+            sent.append((_COMMIT, {}))
         self._wire.check()
         self.is_commit_sent = True
-        results, error = self._wire.run([*sent, *then])
-        if error is not None and error.sqlstate is not None and len(results) < len(sent) - 1:
+        return self._wire.begin([*sent, *then])
+
+    def outcome(self, exchange: Exchange) -> tuple[bool, psycopg.Error | None]:
+        """As `commit`."""
+        results, error = exchange.results, exchange.error
+        if len(results) < self._before_commit and error is not None and is_of_postgresql(error):
             self.is_commit_sent = False  # PostgreSQL refused something before it, and skipped the rest
+        if self._is_implicit:
+            return exchange.is_done, error
         # To a COMMIT of a failed transaction PostgreSQL answers ROLLBACK.
-        return len(results) >= len(sent) and results[len(sent) - 1].command_status == b"COMMIT", error
+        answer = results[self._before_commit].command_status if len(results) > self._before_commit else None
+        return answer == b"COMMIT", error
+
+    def _expected_changes(self) -> Iterator[Statement]:
+        """What locks each expected study, the first by waiting for it, and writes what was kept of it."""
+        statements = self._statements
+        for i, (study_id, revision) in enumerate(self._expectations.items()):
+            is_changed = study_id in self._changed
+            changes = {"id": study_id, **codec.study_changes(self._studies[study_id])} if is_changed else {}
+            if is_changed and not i:
+                yield statements.update_study_as_expected, {**changes, "expected": revision}
+                continue
+            lock = statements.try_lock_study_as_expected if i else statements.lock_study_as_expected
+            yield lock, {"id": study_id, "revision": revision}
+            if is_changed:
+                yield statements.update_study, changes
+
+    @property
+    def socket(self) -> int:
+        """The number of the connection's socket."""
+        return self._wire.socket
 
     def _run(self, statement: str, values: Mapping[str, Any]) -> None:
         if self._unsent is None:
@@ -244,6 +311,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
             self._unsent.append((statement, values))
 
     def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        if self._at_once:
+            raise NotAtHand
         if self._unsent is None:
             return super()._all(statement, values)
         results, error = self._wire.run([*self._unsent, (statement, values)])
@@ -319,8 +388,9 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         """Locks a study as it is believed to be, without waiting for the answer."""
         statements = self._statements
         lock = statements.try_lock_study_as_expected if self._holding else statements.lock_study_as_expected
-        self._run(lock, {"id": study.id, "revision": study.revision})
-        self._expectations.add(study.id)
+        if not self._at_once:
+            self._run(lock, {"id": study.id, "revision": study.revision})
+        self._expectations[study.id] = study.revision
         self._kept(study)
         return study
 
@@ -411,11 +481,19 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._written += 1
         super().insert_measurement(study_id, number, measurement, revision)
 
+    def request(self, scope: str, request_id: str) -> StoredRequest | None:
+        """What the request_id did in this scope, or None."""
+        if self._at_once:
+            self._new_requests.add((scope, request_id))
+            return None
+        return super().request(scope, request_id)
+
     def insert_request(
         self, study_id: int | None, scope: str, request_id: str, stored: StoredRequest, time: datetime
     ) -> None:
         """Remembers what a request_id did."""
         self._written += 1
+        self._new_requests.discard((scope, request_id))
         super().insert_request(study_id, scope, request_id, stored, time)
 
     def purge_requests(self, before: datetime, limit: int) -> int:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import errors, pq
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 
 from asktell_server.storage.postgresql.connecting import Connection
 
@@ -36,6 +36,88 @@ class _Prepared:
         self.is_there = False
 
 
+class Exchange:
+    """Statements that were given to libpq, and what has come back: the `results` of those that were done, in order, and the `error`
+    that kept the rest from it. `is_done`: the Sync was answered, and all before it was done.
+    """
+
+    def __init__(self, libpq: PGconn, statements: Sequence[tuple[_Prepared, Sequence[bytes | None]]]) -> None:
+        self.results: list[PGresult] = []
+        self.error: psycopg.Error | None = None
+        self.is_done = False
+        self._libpq = libpq
+        self._expected: list[_Prepared | None] = []  # what each answer prepares, or None if it is a statement's
+        self._next = 0
+        self._failed: PGresult | None = None
+        self._lost: psycopg.Error | None = None
+        try:
+            libpq.enter_pipeline_mode()
+            for prepared, parameters in statements:
+                if not prepared.is_there and prepared not in self._expected:
+                    libpq.send_prepare(prepared.name, prepared.text)
+                    self._expected.append(prepared)
+                libpq.send_query_prepared(prepared.name, parameters)
+                self._expected.append(None)
+            libpq.pipeline_sync()
+        except psycopg.Error as error:
+            self.error = error
+        except Exception as error:  # some of it may be on its way
+            self.error = psycopg.InternalError(f"statements could not be sent: {error!r}")
+
+    def advance(self) -> int:
+        """Sends and takes what can be without waiting. For what to wait (as in `select.poll`) before the next call; 0 at the end."""
+        if self.error is not None:
+            return 0
+        try:
+            unsent = self._libpq.flush()
+            self._receive()
+            while not self._take():
+                # Up to the very end of what is there: after an error of the socket some event loops (uvloop) never call again.
+                if not _ready(self._libpq.socket, select.POLLIN, 0):
+                    return select.POLLIN | (select.POLLOUT if unsent else 0)
+                self._receive()
+            self.is_done = self._failed is None
+            self._libpq.exit_pipeline_mode()
+        except psycopg.Error as error:
+            self.error = error
+        if self._failed is not None:
+            # If PostgreSQL said why it ends the connection, that says more.
+            self.error = errors.error_from_result(self._failed)
+        return 0
+
+    def _receive(self) -> None:
+        if self._lost is None:
+            try:
+                self._libpq.consume_input()
+            except psycopg.Error as error:
+                self._lost = error  # but there may be answers that came before
+
+    def _take(self) -> bool:
+        """Takes the answers that are there; whether they are all. Raises psycopg.Error if the connection is lost."""
+        while self._lost is not None or not self._libpq.is_busy():
+            result = self._libpq.get_result()
+            if result is None:  # there may be more of the next statement
+                if self._libpq.status != pq.ConnStatus.OK:
+                    raise self._lost or psycopg.OperationalError("the connection is lost")
+            elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+                return True
+            else:
+                self._took(result)
+        return False
+
+    def _took(self, result: PGresult) -> None:
+        # One more than was sent: what is done at the Sync itself has failed.
+        prepared = self._expected[self._next] if self._next < len(self._expected) else None
+        self._next += 1
+        if self._failed is None and result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            if prepared is None:
+                self.results.append(result)
+            else:
+                prepared.is_there = True
+        else:
+            self._failed = self._failed or result
+
+
 class Wire:
     """Runs statements on a connection that nobody else uses meanwhile."""
 
@@ -45,44 +127,33 @@ class Wire:
         self._libpq = connection.pgconn
         self._known: dict[str, _Prepared] = {}
 
+    @property
+    def socket(self) -> int:
+        """The number of the connection's socket."""
+        return self._libpq.socket
+
     def check(self) -> None:
         """Raises psycopg.OperationalError if the database has closed the connection."""
         while self._wait(select.POLLIN, 0):
             self._libpq.consume_input()
 
+    def begin(self, statements: Sequence[Statement]) -> Exchange:
+        """Begins to send the statements; `Exchange.advance` goes on with it. Raises psycopg.DataError, and has sent nothing."""
+        bound = [(self._prepared(text), values) for text, values in statements]
+        return Exchange(
+            self._libpq, [(each, [_written(values[name]) for name in each.parameters]) for each, values in bound]
+        )
+
+    def finish(self, exchange: Exchange) -> Exchange:
+        """Waits for its end."""
+        while events := exchange.advance():
+            self._wait(events)
+        return exchange
+
     def run(self, statements: Sequence[Statement]) -> tuple[list[PGresult], psycopg.Error | None]:
-        """The results of the statements that were done, in order, and the error that kept the rest from it."""
-        sent = [(self._prepared(text), values) for text, values in statements]
-        bound = [(each, [_written(values[name]) for name in each.parameters]) for each, values in sent]
-        results: list[PGresult] = []
-        expected: list[_Prepared | None] = []  # what each answer prepares, or None if it is a statement's
-        failed: PGresult | None = None
-        try:
-            self._libpq.enter_pipeline_mode()
-            for each, parameters in bound:
-                if not each.is_there and each not in expected:
-                    self._libpq.send_prepare(each.name, each.text)
-                    expected.append(each)
-                self._libpq.send_query_prepared(each.name, parameters)
-                expected.append(None)
-            self._libpq.pipeline_sync()
-            self._flush()
-            left = iter(expected)
-            for result in self._answers():
-                # One more than was sent: what is done at the Sync itself has failed.
-                prepared = next(left, None)
-                if failed is None and result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
-                    if prepared is None:
-                        results.append(result)
-                    else:
-                        prepared.is_there = True
-                else:
-                    failed = failed or result
-            self._libpq.exit_pipeline_mode()
-        except psycopg.Error as error:
-            # If PostgreSQL said why it ends the connection, that says more.
-            return results, error if failed is None else errors.error_from_result(failed)
-        return results, None if failed is None else errors.error_from_result(failed)
+        """Sends the statements and waits; results and error as of the exchange. Raises psycopg.DataError, and has sent nothing."""
+        exchange = self.finish(self.begin(statements))
+        return exchange.results, exchange.error
 
     def _prepared(self, text: str) -> _Prepared:
         known = self._known.get(text)
@@ -90,35 +161,16 @@ class Wire:
             known = self._known[text] = _Prepared(f"asktell{len(self._known)}".encode(), text)
         return known
 
-    def _flush(self) -> None:
-        while self._libpq.flush():
-            if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
-                self._libpq.consume_input()
-
-    def _answers(self) -> Iterator[PGresult]:
-        """What comes back before the answer to the Sync."""
-        lost: psycopg.Error | None = None
-        while True:
-            while lost is None and self._libpq.is_busy():
-                self._wait(select.POLLIN)
-                try:
-                    self._libpq.consume_input()
-                except psycopg.Error as error:
-                    lost = error  # but there may be answers that came before
-            result = self._libpq.get_result()
-            if result is None:  # there may be more of the next statement
-                if self._libpq.status != pq.ConnStatus.OK:
-                    raise lost or psycopg.OperationalError("the connection is lost")
-            elif result.status == pq.ExecStatus.PIPELINE_SYNC:
-                return
-            else:
-                yield result
-
     def _wait(self, events: int, timeout_ms: int | None = None) -> int:
-        poll = select.poll()
-        poll.register(self._libpq.socket, events)
-        ready = poll.poll(timeout_ms)
-        return ready[0][1] if ready else 0
+        return _ready(self._libpq.socket, events, timeout_ms)
+
+
+def _ready(socket: int, events: int, timeout_ms: int | None) -> int:
+    """For which of the events the socket is ready, once it is for any."""
+    poll = select.poll()
+    poll.register(socket, events)
+    ready = poll.poll(timeout_ms)
+    return ready[0][1] if ready else 0
 
 
 def rows(result: PGresult) -> list[tuple[Any, ...]]:

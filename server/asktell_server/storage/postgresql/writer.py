@@ -13,6 +13,11 @@ waited for.
                                         └─ after writing, or the database did: ROLLBACK, then each work in a transaction
                                            of its own, again if it lost a race (a name taken, a deadlock)
 
+Where nothing has to be read (studies and trials are as this server left them, a request_id is new), brief works run in the event
+loop, which also sends them and takes the answers: the thread and the loop would only wait for each other. If anything is otherwise,
+that transaction fails as a whole and the thread runs its works again, reading. While the thread is at work brief works wait for it, unless
+it has put some off.
+
 Works on one study thus keep their order. A transaction that holds a lock never waits for another study's, so servers
 do not block each other in circles. One that waits does so for LOCK_TIMEOUT_MS before others get their turn.
 
@@ -27,8 +32,10 @@ import asyncio
 import contextlib
 import logging
 import random
+import select
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import errors
@@ -37,10 +44,16 @@ from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
 from asktell_server.storage.base import CommitObserver
 from asktell_server.storage.postgresql import listening
 from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
-from asktell_server.storage.postgresql.transaction import Busy, Knowledge, WritingTransaction
-from asktell_server.storage.postgresql.wire import Statement
+from asktell_server.storage.postgresql.transaction import (
+    Busy,
+    Knowledge,
+    NotAtHand,
+    WritingTransaction,
+    is_of_postgresql,
+)
+from asktell_server.storage.postgresql.wire import Exchange, Statement
 from asktell_server.storage.statements import Statements
-from asktell_server.storage.writer import BatchWriter, Job
+from asktell_server.storage.writer import BRIEF_S, BatchWriter, Job
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +72,17 @@ class _Lost(Exception):
     def __init__(self, cause: BaseException, *, unknown: bool) -> None:
         super().__init__(str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__)
         self.unknown = unknown
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A batch that the event loop has sent with its commit."""
+
+    batch: Sequence[Job]
+    transaction: WritingTransaction
+    exchange: Exchange
+    socket: int
+    started: float
 
 
 class PostgresWriter(BatchWriter):
@@ -86,6 +110,10 @@ class PostgresWriter(BatchWriter):
         self._connection: Connection | None = None
         self._transaction: WritingTransaction | None = None
         self._put_off: dict[Job, float] = {}
+        self._sent: _Sent | None = None
+        self._watched = 0
+        self._failure: BaseException | None = None
+        """Why the transaction that the event loop has sent came to nothing, for the thread to end it."""
         self.start()
 
     async def stop(self) -> None:
@@ -93,26 +121,132 @@ class PostgresWriter(BatchWriter):
         await super().stop()
         self._disconnect()
 
-    # All below runs in the writer's thread.
+    def _hand_over(self) -> None:
+        if self._sent is not None or not self._submitted:
+            return
+        if self._in_thread:
+            if not self._put_off and all(job.brief for job in self._submitted):
+                return  # not for long
+        elif self._send_brief():
+            return
+        super()._hand_over()
+
+    # The connection is the thread's while works are in the thread, else the event loop's.
+
+    def _send_brief(self) -> bool:
+        """Runs the brief works that come first and sends them with their commit; whether it did, or else left everything as it was."""
+        transaction, connection = self._transaction, self._connection
+        if transaction is None or connection is None or connection.closed or not self._submitted[0].brief:
+            return False
+        started = time.perf_counter()
+        batch: list[Job] = []
+        try:
+            socket = transaction.socket
+            transaction.begin(set(), together=True, expecting=True, at_once=True)
+            for job in self._submitted[: self._max_batch]:
+                if not job.brief or (batch and time.perf_counter() - started > BRIEF_S):
+                    break
+                job.result = job.error = None
+                if not self._attempt(job, transaction) or transaction.rests_on_a_guess():
+                    transaction.forget()
+                    return False
+                batch.append(job)
+            exchange = transaction.begin_commit(self._notices(transaction.changed()))
+        except Exception:  # nothing is sent; the thread finds out what is wrong
+            transaction.forget()
+            return False
+        del self._submitted[: len(batch)]
+        self._sent = _Sent(batch, transaction, exchange, socket, started)
+        self._advance()
+        return True
+
+    def _advance(self) -> None:
+        """Goes on with what was sent, now that the connection is ready for it."""
+        sent = self._sent
+        if sent is None:  # the other one of two events of one turn
+            return
+        failure: BaseException | None
+        try:
+            events = sent.exchange.advance()
+            self._watch(sent.socket, events)
+            if events:
+                return
+            is_committed, failure = sent.transaction.outcome(sent.exchange)
+        except Exception as error:
+            _log.exception("the storage's writer failed")
+            self._watch(sent.socket, 0)
+            is_committed, failure = False, error
+        self._sent = None
+        if is_committed:
+            self._conclude(sent, failure)
+            self._hand_over()
+        else:
+            self._failure = failure or _Spoilt()
+            self._give(sent.batch)
+
+    def _watch(self, socket: int, events: int) -> None:
+        """Has `_advance` called when the socket is ready for one of the events."""
+        changed, self._watched = self._watched ^ events, events
+        for event, add, remove in (
+            (select.POLLIN, self._loop.add_reader, self._loop.remove_reader),
+            (select.POLLOUT, self._loop.add_writer, self._loop.remove_writer),
+        ):
+            if changed & events & event:
+                add(socket, self._advance)
+            elif changed & event:
+                with contextlib.suppress(OSError):  # libpq has closed it
+                    remove(socket)
+
+    def _conclude(self, sent: _Sent, untold: BaseException | None) -> None:
+        try:
+            if untold is not None:
+                self._untold(untold)
+            sent.transaction.committed()
+            self._observer.committed(time.perf_counter() - sent.started, len(sent.batch))
+        except Exception:
+            _log.exception("what should follow a commit failed")
+            self._knowledge.doubt()
+        self._resolve(sent.batch)
+
+    # All below runs in the writer's thread; `_attempt`, `_notices` and `_untold` in the event loop as well.
 
     def _process(self, batch: Sequence[Job]) -> Sequence[Job]:
+        try:
+            return self._bounded(self._tried(batch))
+        except BaseException:
+            self._disconnect()  # a transaction may be open, and what it wrote must not be committed with the next
+            raise
+
+    def _tried(self, batch: Sequence[Job]) -> list[Job]:
+        """Runs the batch and answers; returns what is put off."""
         for last in (False, True):
             try:
-                return self._bounded(self._together(batch))
+                self._end_failed()
+                return self._together(batch)
             except _Spoilt:
-                return self._bounded(self._one_by_one(batch))
+                break
             except StorageUnavailable as error:
                 self._fail(batch, error)
-                return ()
+                return []
             except _Lost as lost:
                 self._disconnect()
                 if last or lost.unknown:
                     self._fail(batch, StorageUnavailable(f"the database was lost: {lost}"))
-                    return ()
-            except BaseException:
-                self._disconnect()  # a transaction may be open, and what it wrote must not be committed with the next
-                raise
-        return ()
+                    return []
+        return self._one_by_one(batch)
+
+    def _end_failed(self) -> None:
+        """Ends the transaction that the event loop has sent, if it failed. Raises _Lost."""
+        failure, self._failure = self._failure, None
+        transaction = self._transaction
+        if failure is None or transaction is None:
+            return
+        transaction.was_mistaken()
+        cause = failure if isinstance(failure, psycopg.Error) else None
+        is_known = isinstance(failure, _Spoilt) or (cause is not None and is_of_postgresql(cause))
+        if transaction.is_commit_sent and not is_known:
+            raise _Lost(failure, unknown=True)
+        self._roll_back(cause, sent=transaction.is_commit_sent)
 
     def _fail(self, batch: Sequence[Job], error: StorageUnavailable) -> None:
         _log.error("a commit of %d works failed: %s", len(batch), error)
@@ -191,7 +325,7 @@ class PostgresWriter(BatchWriter):
         written = transaction.changes
         try:
             job.result = job.work(transaction)
-        except Busy:
+        except (Busy, NotAtHand):
             if transaction.changes != written:
                 raise _Spoilt from None
             return False
