@@ -66,7 +66,8 @@ class Cma(Peer):
             return  # asked for before a restart
         self._done.append((u, values[0]))
         if len(self._done) >= self._strategy.popsize:
-            if not self._has_drawn:  # more trials in parallel than a generation has; the strategy wants one between two generations
+            if not self._has_drawn:
+                # With more trials in parallel than a generation has; the strategy wants a draw between two generations.
                 self._strategy.ask(number=1)
             self._has_drawn = False
             self._strategy.tell([u for u, _ in self._done], [value for _, value in self._done])
