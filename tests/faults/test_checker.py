@@ -38,7 +38,7 @@ EVIDENCE_ON_POSTGRESQL = {
     "rolls_back_and_says_committed": ("lost: Tell",),
     "expects_and_does_not_look": ("lost:", "illegal:"),
     "does_not_lock": ("another writer interfered", "internal error"),
-    "remembers_trials_for_ever": ("lost: Tell", "illegal:"),
+    "remembers_trials_for_ever": ("lost: Tell", "illegal:", "the result of"),
 }
 
 
