@@ -21,6 +21,7 @@ from asktell._local import server_environment
 
 START_S = 120.0
 STOP_S = 15.0
+GONE_S = 2.0
 _POLL_S = 0.05
 _LOG_LINES = 15
 
@@ -108,6 +109,12 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        # The others are not our children: that they are gone is seen by the group.
+        deadline = time.monotonic() + GONE_S
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(process.pid, 0)
+                time.sleep(_POLL_S)
         if process.stdin is not None:
             process.stdin.close()
 
