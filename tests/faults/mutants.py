@@ -16,6 +16,7 @@ from asktell_server.domain.study import Study
 from asktell_server.domain.trial import TrialState
 from asktell_server.service import asking, housekeeping, requests, trials, watching
 from asktell_server.storage import codec, sql, transaction, write_cache
+from asktell_server.storage.postgresql import knowledge
 from asktell_server.storage.postgresql import transaction as postgresql
 
 
@@ -274,7 +275,7 @@ def rolls_back_and_says_committed() -> None:
 
 def expects_and_does_not_look() -> None:
     """That a study is as this server left it is taken for granted, although others may have changed it."""
-    postgresql.CALM = 1
+    knowledge.CALM = 1
 
     def expect(self: Any, study: Study) -> Study:
         self._kept(study)
@@ -300,17 +301,17 @@ def does_not_lock() -> None:
         return original(self, key, wait.partition(" FOR ")[0], do_not_wait.partition(" FOR ")[0], values)
 
     postgresql.WritingTransaction._locked = locked
-    postgresql.Knowledge.expected = lambda *_: None
+    knowledge.Knowledge.expected = lambda *_: None
 
 
 def remembers_trials_for_ever() -> None:
     """A trial is believed to be as this server left it, whatever others did since."""
-    original = postgresql.Knowledge.trial
+    original = knowledge.Knowledge.trial
 
     def trial(self: Any, study_id: int, number: int) -> Any:
         return self._trials.get((study_id, number)) or original(self, study_id, number)
 
-    postgresql.Knowledge.trial = trial
+    knowledge.Knowledge.trial = trial
 
 
 ON_POSTGRESQL: Mapping[str, Callable[[], None]] = {

@@ -40,9 +40,10 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     parameters += [
         each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in inspect.signature(test).parameters.values()
     ]
-    on_a_loop.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     on_a_loop.__name__, on_a_loop.__doc__ = test.__name__, test.__doc__
-    on_a_loop.pytestmark = [*on_a_loop.pytestmark, *getattr(test, "pytestmark", [])]  # type: ignore[attr-defined]
+    # From these pytest learns which fixtures and which parameters the test has.
+    marks = [*vars(on_a_loop)["pytestmark"], *vars(test).get("pytestmark", [])]
+    vars(on_a_loop).update(__signature__=inspect.Signature(parameters), pytestmark=marks)
     return on_a_loop
 
 
@@ -185,11 +186,12 @@ async def test_what_is_refused_is_answered_and_writes_nothing(postgres_url: str,
         await storage.write(ask("default", "digits"))
         for failing, error in ((refuse, KeyError), (fail_late, ValueError)):
             works = [ask("default", "digits"), failing, ask("default", "digits")]
-            outcomes = await asyncio.gather(
+            before, failed, after = await asyncio.gather(
                 *(storage.submit(work, brief=True) for work in works), return_exceptions=True
             )
-            assert isinstance(outcomes[1], error)
-            assert outcomes[2] == outcomes[0] + 1  # type: ignore[operator]
+            assert isinstance(failed, error)
+            assert isinstance(before, int)
+            assert after == before + 1
         kept = await storage.read(lambda tx: tx.trials(stored.id, limit=10))
         study = await storage.read(lambda tx: tx.study_by_id(stored.id))
 

@@ -14,8 +14,9 @@ import pytest
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable, StudyAlreadyExists
 from asktell_server.storage.base import ForeignCommit, Transaction
 from asktell_server.storage.postgresql import listening, writer
+from asktell_server.storage.postgresql.knowledge import Knowledge
 from asktell_server.storage.postgresql.storage import PostgresStorage
-from asktell_server.storage.postgresql.transaction import Knowledge, WritingTransaction
+from asktell_server.storage.postgresql.transaction import WritingTransaction
 from asktell_server.testing.samples import a_study, a_trial, add_study, ask
 
 from .helpers import Commits, opened_postgres
@@ -283,7 +284,7 @@ async def test_a_bug_in_the_writer_commits_nothing_later(postgres_url: str, monk
 
 def test_a_study_that_is_forgotten_is_not_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who changed it last is known from a lock that reads only, so it must be read once its own revision is forgotten."""
-    monkeypatch.setattr("asktell_server.storage.postgresql.transaction.REMEMBERED", 2)
+    monkeypatch.setattr("asktell_server.storage.postgresql.knowledge.REMEMBERED", 2)
     knowledge = Knowledge()
     studies = [replace(a_study(), id=i, name=f"s{i}") for i in (1, 2, 3)]
 

@@ -44,9 +44,9 @@ from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
 from asktell_server.storage.base import CommitObserver
 from asktell_server.storage.postgresql import listening
 from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
+from asktell_server.storage.postgresql.knowledge import Knowledge
 from asktell_server.storage.postgresql.transaction import (
     Busy,
-    Knowledge,
     NotAtHand,
     WritingTransaction,
     is_of_postgresql,
@@ -152,7 +152,14 @@ class PostgresWriter(BatchWriter):
                     return False
                 batch.append(job)
             exchange = transaction.begin_commit(self._notices(transaction.changed()))
-        except Exception:  # nothing is sent; the thread finds out what is wrong
+        except (
+            _Spoilt,
+            psycopg.Error,
+        ):  # nothing is sent; the thread runs them one by one, or finds the connection gone
+            transaction.forget()
+            return False
+        except Exception:  # nothing is sent either, and the thread has another way
+            _log.exception("the event loop could not send works; the thread runs them")
             transaction.forget()
             return False
         del self._submitted[: len(batch)]
@@ -204,6 +211,7 @@ class PostgresWriter(BatchWriter):
             sent.transaction.committed()
             self._observer.committed(time.perf_counter() - sent.started, len(sent.batch))
         except Exception:
+            # It is durable and must be answered so. What is known of the studies may be half of it: they are read again.
             _log.exception("what should follow a commit failed")
             self._knowledge.doubt()
         self._resolve(sent.batch)
