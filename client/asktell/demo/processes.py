@@ -109,7 +109,8 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        # The others are not our children: that they are gone is seen by the group.
+        # The others are not our children, so they cannot be waited for, only looked for: until the group is empty. Not for ever: where
+        # nobody takes leave of orphans (a container without an init) the ended ones stay in it.
         deadline = time.monotonic() + GONE_S
         with contextlib.suppress(ProcessLookupError):
             while time.monotonic() < deadline:

@@ -27,7 +27,7 @@ Factory = Callable[[StudySpec, Sequence[SourceStudy], FitDevice | None], Optimiz
 
 def _alone(factory: Callable[[StudySpec], Optimizer]) -> Factory:
     """The factory of an optimizer that learns from no other study and fits nothing that is large."""
-    return lambda spec, sources, device: factory(spec)  # noqa: ARG005
+    return lambda spec, *_: factory(spec)
 
 
 OPTIMIZERS: Mapping[type[Algorithm], Factory] = {
