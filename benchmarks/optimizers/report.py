@@ -300,7 +300,9 @@ def caveats(runs: Sequence[Run]) -> str:
         if entry is not None and entry.subset not in ("all", "asked-for"):
             ran = len({run.problem for run in runs if run.peer == peer})
             of = len(NAMED_SUBSETS[entry.subset])
-            notes.append(f"{peer} ran on {ran} of the {of} problems of the subset `{entry.subset}`, since it takes long.")
+            notes.append(
+                f"{peer} ran on {ran} of the {of} problems of the subset `{entry.subset}`, since it takes long."
+            )
     if any(run.q > 1 for run in runs):
         notes.append(
             "Trials in parallel: on the subset `parallel` "
