@@ -66,6 +66,7 @@ VARIANTS: Mapping[str, Callable[[Effort], Effort]] = {
     "best-set-only": lambda e: replace(e, fit=replace(e.fit, averaged=0, averaged_noisy=0)),
     "average-never-longer": lambda e: replace(e, fit=replace(e.fit, averaged_noisy=e.fit.averaged)),
     "average-longer": lambda e: replace(e, fit=replace(e.fit, averaged=60)),
+    "noise-never-below-1e-8": lambda e: replace(e, fit=replace(e.fit, min_noise=1e-8)),
     "wide-search": lambda e: replace(e, search=SearchConfig(2048, 1024, starts=16, calls=80)),
     "brief-search": lambda e: replace(e, few=0),
     "wide-warping": lambda e: replace(e, priors=replace(e.priors, warp=(0.0, 0.6))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import gpytorch
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from asktell_server.domain.space import SearchSpace
 from asktell_server.optimizers.encoding import Array
-from asktell_server.optimizers.gp.fit import Data, Priors, fit, log_posterior, noise_variance, prior_mean, sample
+from asktell_server.optimizers.gp.fit import (
+    LEAST_NOISE,
+    Data,
+    Priors,
+    fit,
+    log_posterior,
+    noise_variance,
+    prior_mean,
+    sample,
+)
 from asktell_server.optimizers.gp.kernel import A, Hyperparameters, Inputs, Kernel
 from asktell_server.optimizers.gp.posterior import Geometry, Posterior
 from asktell_server.optimizers.safe_math import NumericalError, numerics
@@ -92,7 +102,7 @@ class Exact(gpytorch.models.ExactGP):
 
     def __init__(self, scene: Scene, s: int, constant: float) -> None:
         known = scene.known_variance
-        noise = np.where(known > 0, known + 1e-8, np.exp(scene.theta.noise[s]))
+        noise = np.where(known > 0, known + 1e-12, np.exp(scene.theta.noise[s]))
         likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(torch.from_numpy(noise))
         super().__init__(embedded(scene, s, scene.inputs), torch.from_numpy(scene.y), likelihood)
         self.mean_module = gpytorch.means.ConstantMean().double()
@@ -385,7 +395,7 @@ def test_extending_is_beginning_anew(space: SearchSpace) -> None:
 def test_repeats_with_hardly_any_noise(space: SearchSpace) -> None:
     """The same point thirty times, with the least noise there is: extending goes on, and the variance there stays positive."""
     scene = Scene(space, n=3)
-    scene.packed[:, scene.layout.size + 2] = scene.table[2][scene.layout.size + 2]
+    scene.packed[:, scene.layout.size + 2] = math.log(LEAST_NOISE)
     scene.packed[:, scene.layout.size] = scene.table[3][scene.layout.size]
     theta = Hyperparameters.unpacked(scene.packed, scene.layout)
     nothing = np.zeros(1)

@@ -204,6 +204,25 @@ def test_noise_leaves_much_open_for_longer(n: int, spread: float, error: float, 
     assert len(posterior.geometry.theta) == sets
 
 
+@pytest.mark.parametrize(("averaged", "exact"), [(10, True), (40, False)])
+def test_exact_outcomes_are_seen_to_be_exact(averaged: int, exact: bool) -> None:
+    """With more results than are averaged over the noise may be as little as rounding; with fewer it is not taken for so little."""
+    config = FitConfig(starts=2, calls=60, sets=3, averaged=averaged, rounds=1, eager=100)
+    scene = Scene(SQUARE, n=40)
+    made = MetricModel(
+        scene.kernel, lambda _: IdentityTransform(), lambda m: np.random.default_rng(m), config, Priors()
+    )
+
+    with numerics():
+        made.add(scene.inputs, scene.units, 4.0 * np.square(scene.units - 0.5).sum(axis=1) - 0.7, np.zeros(40))
+        posterior, _ = made.posterior()
+        mean = posterior.mean_observed()
+
+    least = float(np.exp(posterior.geometry.theta.noise).min())
+    assert (least < 1e-9) if exact else (least >= 0.999e-8)
+    assert np.allclose(mean, posterior.y, rtol=0, atol=1e-4 if exact else 0.1)
+
+
 def test_a_failed_fit_falls_back_on_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says why, and forgets that as soon as a fit succeeds again, whatever was prepared or replayed."""
     scene = Scene(SQUARE, n=12)

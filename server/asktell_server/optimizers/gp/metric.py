@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.device import FitDevice
-from asktell_server.optimizers.gp.fit import Data, Priors, fit, largest_array, noise_variance, prior_mean, sample
+from asktell_server.optimizers.gp.fit import (
+    LEAST_NOISE,
+    Data,
+    Priors,
+    fit,
+    largest_array,
+    noise_variance,
+    prior_mean,
+    sample,
+)
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
 from asktell_server.optimizers.gp.posterior import Geometry, Posterior, Trend
 from asktell_server.optimizers.gp.transform import Transform
@@ -45,8 +54,9 @@ RIVAL = 2.0
 class FitConfig:
     """Effort of a model. `fit_size`, `active_size`: see the head of this module; `starts`, `calls`: of the search for
     hyperparameters; `sets`: hyperparameter sets that are drawn and averaged over up to `averaged` observations, or
-    `averaged_noisy` if they are noisy, `rounds`: of the Markov chains that draw them; `eager`: up to so many observations a fit
-    sees them all.
+    `averaged_noisy` if they are noisy, `rounds`: of the Markov chains that draw them; `min_noise`: in place of the priors' with
+    more than `averaged` observations, which show whether an outcome is exact; `eager`: up to so many observations a fit sees
+    them all.
     """
 
     fit_size: int = 150
@@ -57,6 +67,7 @@ class FitConfig:
     averaged: int = 30
     averaged_noisy: int = 100
     rounds: int = 6
+    min_noise: float = LEAST_NOISE
     eager: int = 24
 
 
@@ -243,6 +254,9 @@ class MetricModel:
             scaled = np.nan_to_num(errors * transform.slope(values), nan=0.0, posinf=1e3)
         return np.minimum(scaled, 1e3) ** 2
 
+    def _priors_of(self, m: int) -> Priors:
+        return self._priors if m <= self._config.averaged else replace(self._priors, min_noise=self._config.min_noise)
+
     def _maxima(self, data: Data, m: int) -> tuple[Hyperparameters, Array]:
         """Maxima of the posterior of the hyperparameters, best first, and their heights."""
         return self._device.run(
@@ -252,7 +266,7 @@ class MetricModel:
                 self._generator(m),
                 starts=self._config.starts,
                 max_calls=self._config.calls,
-                priors=self._priors,
+                priors=self._priors_of(m),
                 # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
                 noisy=m > self._config.averaged,
                 device=device,
@@ -275,7 +289,7 @@ class MetricModel:
                 repeated,
                 self._generator(m),
                 rounds=self._config.rounds,
-                priors=self._priors,
+                priors=self._priors_of(m),
                 device=device,
             ),
             largest_array(self.kernel, len(repeated), len(data)),
