@@ -43,7 +43,8 @@ bench: setup ## throughput and latency as ratios against a bare echo server
 bench-optimizers: setup ## our optimizer against others, many hours; go on with it by the same command
 	scripts/peers
 	$(PY) -m benchmarks.optimizers --latency gp
-	nice $(PY) -m benchmarks.optimizers --seeds $(SEEDS) --q 1,4,16 --jobs $(JOBS) --report docs/benchmarks.md
+	nice $(PY) -m benchmarks.optimizers --seeds $(SEEDS) --q 1,4,16 --jobs $(JOBS) --report docs/benchmarks.md \
+	  --keep benchmarks/runs.jsonl.xz
 
 bench-optimizers-quick: setup ## a few problems and peers, about three minutes
 	scripts/peers shared

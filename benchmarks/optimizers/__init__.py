@@ -9,9 +9,12 @@
     python -m benchmarks.optimizers --list                   peers, problems and subsets
 
 Results are appended to `.bench/optimizers.jsonl`; a run that is there is not made again (`--redo` makes it again), so
-interrupt at any time. Other files: `--results FILE`, and `--with FILE` to take its lines into the report too. Extra
-flags for our server: ASKTELL_BENCH_SERVER_FLAGS. What peers print: ASKTELL_BENCH_VERBOSE=1. Environments are made by
-`scripts/peers [NAME...]`.
+interrupt at any time. Other files: `--results FILE`, and `--with FILE` to take its lines into the report too; what is in
+either is not made again. Extra flags for our server: ASKTELL_BENCH_SERVER_FLAGS. What peers print:
+ASKTELL_BENCH_VERBOSE=1. Environments are made by `scripts/peers [NAME...]`.
+
+The runs of the last report are in `benchmarks/runs.jsonl.xz`, so that it can be made again, and added to where only a
+peer or a problem is new. An engine that has changed needs all of its own runs again: `--peers asktell-gp --redo`.
 
     space.py         a search space in neutral form
     problems/        what is optimised

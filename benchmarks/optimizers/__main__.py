@@ -121,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
         "--with", dest="others", type=Path, action="append", default=[], help="more results for the report"
     )
     made.add_argument("--report", type=Path, help="where to write the report (Markdown; figures go beside it)")
+    made.add_argument("--keep", type=Path, help="where to write the runs of the report too, compressed (.xz)")
     made.add_argument("--report-only", action="store_true", help="make no runs")
     made.add_argument(
         "--latency",
@@ -154,13 +155,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(wanted)} runs wanted, {len(wanted) - len(left)} there, {len(left)} to make", flush=True)
         if left:
             make_runs(left, options.results, options.jobs)
-    if options.show or options.report:
+    if options.show or options.report or options.keep:
         conclude(options, wanted, arguments)
     return 0
 
 
 def conclude(options: argparse.Namespace, wanted: Sequence[Task], arguments: Sequence[str] | None) -> None:
-    """Prints the tables or writes the report, of all runs on the wanted problems, seeds, qs and budgets; of other peers
+    """Prints the tables, writes the report, or keeps the runs: all runs on the wanted problems, seeds, qs and budgets; of other peers
     too unless peers are named.
     """
     problems = {task.problem for task in wanted}
@@ -185,6 +186,9 @@ def conclude(options: argparse.Namespace, wanted: Sequence[Task], arguments: Seq
         figures = plots.draw(runs, options.report)
         report.write(options.report, runs, command, figures, folder() / "latency.json")
         print(f"wrote {options.report}")
+    if options.keep:
+        results.keep(options.keep, runs)
+        print(f"wrote {options.keep}")
 
 
 if __name__ == "__main__":

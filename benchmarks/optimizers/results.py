@@ -2,12 +2,16 @@
 
 Lines are only appended, each in one write, so a run can be interrupted anywhere and gone on with; for the same key the last line counts. A
 run that failed leaves a line with `error` in place of results, and is tried again the next time.
+
+The runs behind a report are kept in the repository (`keep`): compressed, and with no more digits of times and told values than a
+report shows. `read` takes such files as well.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import lzma
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -99,10 +103,29 @@ def read(paths: Iterable[Path]) -> dict[Key, Run]:
     for path in paths:
         if not path.exists():
             continue
-        for line in path.read_text().splitlines():
+        text = lzma.decompress(path.read_bytes()).decode() if path.suffix == ".xz" else path.read_text()
+        for line in text.splitlines():
             try:
                 run = Run.from_line(line)
             except (ValueError, TypeError, KeyError):
                 continue
             found[run.key] = run
     return found
+
+
+def keep(path: Path, runs: Iterable[Run]) -> None:
+    """Writes a file in place of what was there, for `read`; `path` ends in .xz. Curves, of which logarithms are taken, keep all digits."""
+    kept = (
+        dataclasses.replace(
+            run,
+            values=tuple(tuple(_rounded(value, 6) for value in row) for row in run.values),
+            asks_s=tuple(_rounded(seconds, 3) for seconds in run.asks_s),
+            tells_s=tuple(_rounded(seconds, 3) for seconds in run.tells_s),
+        )
+        for run in sorted(runs, key=lambda run: run.key)
+    )
+    path.write_bytes(lzma.compress("".join(run.to_line() + "\n" for run in kept).encode(), preset=9))
+
+
+def _rounded(number: float, digits: int) -> float:
+    return float(f"{number:.{digits}g}")

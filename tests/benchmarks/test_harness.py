@@ -10,7 +10,7 @@ from benchmarks.optimizers.catalogue import NAMED_SUBSETS, PEERS, chosen_problem
 from benchmarks.optimizers.child import Child, PeerFailed
 from benchmarks.optimizers.problems import PROBLEMS
 from benchmarks.optimizers.protocol import StudyBrief
-from benchmarks.optimizers.results import Run, append, read
+from benchmarks.optimizers.results import Run, append, keep, read
 from benchmarks.optimizers.running import Runner, Task
 
 
@@ -58,6 +58,24 @@ def test_results_are_appended_and_the_last_counts(tmp_path: Path) -> None:
 
     assert {run.peer: run.curve for run in found.values()} == {"a": (2.0,), "b": (3.0,)}
     assert len(path.read_text().splitlines()) == 4
+
+
+def test_kept_runs_are_read_again(tmp_path: Path) -> None:
+    """Compressed, with every digit of the curve, enough of the rest, and failed runs as well; a file is written anew."""
+    curve = (1.0 + 1e-9, 1.0 + 1e-16, 1.0)
+    run = Run("gp", "branin-2", 0, 1, 3, curve=curve, values=((1 / 3,), (2.0,)), asks_s=(0.123456,), tells_s=(1e-7,))
+    failed = Run("gp", "branin-2", 1, 1, 3, error="late")
+    path = tmp_path / "runs.jsonl.xz"
+
+    keep(path, [failed])
+    keep(path, [failed, run])
+    found = read([path])
+
+    assert list(found) == [run.key, failed.key]
+    assert found[run.key].curve == curve
+    assert found[run.key].values == ((pytest.approx(1 / 3, rel=1e-5),), (2.0,))
+    assert found[run.key].asks_s == (0.123,)
+    assert found[failed.key] == failed
 
 
 def test_only_what_is_missing_or_failed_is_run_again() -> None:
