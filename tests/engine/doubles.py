@@ -283,15 +283,20 @@ class Bench:
     """A host with a scripted pool over ledgers, and readings of its metrics."""
 
     def __init__(
-        self, *ledgers: Ledger, config: HostConfig | None = None, admission: AdmissionConfig | None = None
+        self,
+        *ledgers: Ledger,
+        config: HostConfig | None = None,
+        admission: AdmissionConfig | None = None,
+        delay_s: float = 0.0,
     ) -> None:
+        """`delay_s`: of look-ahead."""
         self.ledgers = {ledger.study.id: ledger for ledger in ledgers}
         self.registry = CollectorRegistry()
         self.pool = ScriptedPool()
         metrics = Metrics(self.registry, "test")
         self.admission = Admission(admission or AdmissionConfig(), metrics)
         self.host = EngineHost(
-            replace(config or HostConfig(), look_ahead_delay_s=0.0),
+            replace(config or HostConfig(), look_ahead_delay_s=delay_s),
             self._load,
             metrics,
             self._load_sources,

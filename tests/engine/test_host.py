@@ -466,6 +466,26 @@ async def test_a_look_ahead_that_nobody_waits_for_is_cancelled_by_the_next_resul
     assert sum(request.future.cancelled() for request in bench.pool.requests) == 10
 
 
+async def test_look_ahead_waits_while_trials_are_under_way_and_begins_at_once_when_none_is() -> None:
+    """Of several workers another may tell its result next; a single one can only ask."""
+    ledger = Ledger()
+    bench = Bench(ledger, delay_s=3600.0)
+    image = await with_model(bench, ledger)
+    await settle()
+    first = [request.number for request in bench.pool.requests]
+    bench.pool.requests[0].answer()
+    await settle()
+
+    commit(bench, ledger, await reserve(bench, image))
+    await settle()
+    under_way = [request.number for request in bench.pool.requests]
+    bench.applied(ledger.tell(2, 0.5))
+    await settle()
+
+    assert first == under_way == [2]
+    assert [request.number for request in bench.pool.requests] == [2, 3]
+
+
 async def test_a_computation_that_somebody_waits_for_is_not_cancelled_by_a_result() -> None:
     """The ask that came before the result is answered with what it waited for."""
     ledger = Ledger()

@@ -55,8 +55,8 @@ class HostConfig:
 
     `live_studies`: studies held in memory, `live_trials`: trials of all of them together; the study used least recently goes first,
     and is read again when it is asked for. `look_ahead`: make the next suggestion
-    before it is asked for, `look_ahead_delay_s` after what gave cause for it, so that the reply goes out first. `max_lag`:
-    results that a held suggestion may not have seen yet.
+    before it is asked for, `look_ahead_delay_s` after what gave cause for it, so that the reply goes out first, or at once where no
+    trial is under way. `max_lag`: results that a held suggestion may not have seen yet.
     """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
@@ -379,9 +379,11 @@ class EngineHost:
     def _look_ahead_soon(self, hosted: HostedStudy) -> None:
         if not hosted.optimizer.needs_model():
             return
-        # Handing the history to a compute process takes the interpreter's lock for a while.
+        # Handing the history to a compute process takes the interpreter's lock for a while. With nothing under way an ask is what comes
+        # next, and a moment's lead counts.
+        delay = self._config.look_ahead_delay_s if hosted.unfinished or hosted.reserved else 0.0
         if self._config.look_ahead_delay_s:
-            asyncio.get_running_loop().call_later(self._config.look_ahead_delay_s, self._look_ahead, hosted)
+            asyncio.get_running_loop().call_later(delay, self._look_ahead, hosted)
         else:
             self._look_ahead(hosted)
 

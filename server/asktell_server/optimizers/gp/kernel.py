@@ -27,6 +27,7 @@ name both understand; the parameter A says which it is, numpy unless told otherw
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic
@@ -66,37 +67,36 @@ def _empty(like: A, shape: tuple[int, ...]) -> A:
     return found
 
 
-def matern52(r2: A, factor: float = 1.0) -> A:
-    """Matern-5/2 of the squared distance `factor` * r2 (Rasmussen & Williams 2006, eq. 4.17)."""
-    use = library(r2)
-    root: A = r2 * (5.0 * factor)
-    use.sqrt(root, out=root)
-    value: A = root * (1.0 / 3.0)
-    value += 1.0
-    value *= root
-    value += 1.0
-    # 1 + root + root^2 / 3
+def matern52(r2: A) -> A:
+    """Matern-5/2 of the squared distance r2 (Rasmussen & Williams 2006, eq. 4.17)."""
+    square: A = r2 * 5.0
+    root: A = library(r2).sqrt(square)
+    return _matern52(root, square)
+
+
+def _matern52(root: A, square: A) -> A:
+    """(1 + root + square / 3) exp(-root) for root = sqrt(5 r^2) and its square; both are used up."""
+    use = library(root)
+    square *= 1.0 / 3.0
+    square += root
+    square += 1.0
     use.negative(root, out=root)
     use.exp(root, out=root)
-    value *= root
-    return value
+    square *= root
+    return square
 
 
-def matern52_with_derivative(r2: A, factor: float = 1.0) -> tuple[A, A]:
-    """Matern-5/2 of the squared distance `factor` * r2, and its derivative by that, -5/6 (1 + root) exp(-root)."""
-    use = library(r2)
-    root: A = r2 * (5.0 * factor)
-    use.sqrt(root, out=root)
+def _matern52_with_derivative(root: A, square: A) -> tuple[A, A]:
+    """The same, and its derivative by r^2, -5/6 (1 + root) exp(-root); both are used up."""
+    use = library(root)
     decay: A = use.exp(-root)
-    slope: A = root * decay
-    slope += decay
-    # (1 + root + root^2 / 3) exp(-root)
-    root *= root
+    root += 1.0
     root *= decay
-    root *= 1.0 / 3.0
-    root += slope
-    slope *= -5.0 / 6.0
-    return root, slope
+    square *= decay
+    square *= 1.0 / 3.0
+    square += root
+    root *= -5.0 / 6.0
+    return square, root
 
 
 @dataclass(frozen=True)
@@ -294,10 +294,10 @@ class Kernel:
             k = matern52(self._squared_distance(theta, one, other))
             k *= joint
             return k
-        r2 = self._by_dimension(theta, one, other)
-        k = matern52(r2.sum(1))
+        root, square = self._by_dimension(theta, one, other)
+        k = matern52(square.sum(1) / (5.0 * self.layout.size))
         k *= joint
-        k += (use.exp(theta.additive) / self.layout.size)[:, None, None] * matern52(r2, float(self.layout.size)).sum(1)
+        k += (use.exp(theta.additive) / self.layout.size)[:, None, None] * _matern52(root, square).sum(1)
         return k
 
     def variance(self, theta: Hyperparameters[A]) -> A:  # (H,)
@@ -314,13 +314,15 @@ class Kernel:
         joint = use.exp(theta.scale)[:, None, None]
         first: A
         if not self.is_additive:
-            value, slope = matern52_with_derivative(self._squared_distance(theta, one, other))
+            square = 5.0 * self._squared_distance(theta, one, other)
+            value, slope = _matern52_with_derivative(use.sqrt(square), square)
             first = joint * value
             return first, first, (joint * slope)[:, None]
-        r2 = self._by_dimension(theta, one, other)
+        roots, squares = self._by_dimension(theta, one, other)
         size = float(self.layout.size)
-        value, slope = matern52_with_derivative(r2.sum(1))
-        values, slopes = matern52_with_derivative(r2, size)
+        square = squares.sum(1) / size
+        value, slope = _matern52_with_derivative(use.sqrt(square), square)
+        values, slopes = _matern52_with_derivative(roots, squares)
         additive = use.exp(theta.additive)[:, None, None]
         first = joint * value
         # The factor D of the distance and the 1 / D of the sum cancel in the derivative.
@@ -397,22 +399,26 @@ class Kernel:
         distance: A = weights.sum(1)[:, None, None] - one_made @ choices.made.T
         return distance
 
-    def _by_dimension(self, theta: Hyperparameters[A], one: Features[A], other: Features[A]) -> A:  # (H, D, m, n)
-        """r_i^2 of each dimension."""
+    def _by_dimension(
+        self, theta: Hyperparameters[A], one: Features[A], other: Features[A]
+    ) -> tuple[A, A]:  # (H, D, m, n), (H, D, m, n)
+        """sqrt(5 D) r_i of each dimension, and its square."""
         use = library(one.z)
         p = self.layout.p
+        unit = math.sqrt(5.0 * self.layout.size)
         # Dimensions outermost in memory, over which sums are cheap only then.
-        z, other_z = _in_order(one.z.mT)[:, :, :, None], _in_order(other.z.mT)[:, :, None, :]
-        r2 = _empty(z, (len(z), self.layout.size, len(one.inputs), len(other.inputs)))
-        numeric = r2[:, :p]
+        z, other_z = (_in_order(points.z.mT) * unit for points in (one, other))
+        z, other_z = z[:, :, :, None], other_z[:, :, None, :]
+        root = _empty(z, (len(z), self.layout.size, len(one.inputs), len(other.inputs)))
+        numeric = root[:, :p]
         use.subtract(z[:, :p], other_z[:, :p], out=numeric)
-        numeric *= numeric
+        use.abs(numeric, out=numeric)
         if len(self._cosine_of):
-            r2[:, self._cosine_of] += use.square(z[:, p:] - other_z[:, p:])
+            root[:, self._cosine_of] = use.hypot(root[:, self._cosine_of], z[:, p:] - other_z[:, p:])
         if one.inputs.choice.shape[1]:
             differs = one.inputs.choice.T[:, :, None] != other.inputs.choice.T[:, None, :]
-            use.multiply(use.exp(-2.0 * theta.lengthscale[:, p:])[:, :, None, None], differs, out=r2[:, p:])
-        return r2
+            use.multiply(unit * use.exp(-theta.lengthscale[:, p:])[:, :, None, None], differs, out=root[:, p:])
+        return root, root * root
 
     def to_units(self, by_z: A, features: Features[A]) -> A:  # (H, m, p + q) -> (H, m, p)
         """Derivative by the units, from that by the embedded points."""
