@@ -36,6 +36,7 @@ from asktell_server.optimizers.gp.posterior import Posterior
 from asktell_server.optimizers.gp.search import SearchConfig
 from asktell_server.optimizers.gp.study_model import Effort, StudyModel
 from asktell_server.optimizers.gp.transfer import Bridge, WeightedSources, map_of, weights
+from asktell_server.optimizers.gp.transform import LONG
 from asktell_server.optimizers.safe_math import numerics
 from asktell_server.testing.optimizer_contract import assert_lies_in
 
@@ -157,12 +158,17 @@ def test_an_unknown_choice_counts_as_inactive() -> None:
     assert mapped.choice[:, 0].tolist() == [0.5, -1.0, pytest.approx(1 / 6)]
 
 
-def posterior_with_trend() -> tuple[StudyModel, Posterior]:
-    """A study of SQUARE with a source in a wider space, on a log scale in one parameter."""
+def posterior_with_trend(reach: float = 1.0) -> tuple[StudyModel, Posterior]:
+    """A study of SQUARE with a source in a wider space, on a log scale in one parameter. `reach`: how far from the best point there are
+    results, as a share of the whole.
+    """
     there = SearchSpace((F("x", -0.5, 1.5), F("y", 0.05, 2.0, log=True), F("z", 0.0, 1.0)))
     earlier = source_of(study(there), random_points(there, 15), lambda p: 3.0 * bowl(p) - 1.0)
     model = StudyModel(study(SQUARE), Encoding(SQUARE), LITTLE, [earlier])
-    points = random_points(SQUARE, 8, seed=2)
+    points: list[Point] = [
+        {"x": 0.3 + reach * (float(p["x"]) - 0.3), "y": 0.7 + reach * (float(p["y"]) - 0.7)}
+        for p in random_points(SQUARE, 8, seed=2)
+    ]
     model.tell([succeeded(i, p, bowl(p)) for i, p in enumerate(points)])
     with numerics():
         posterior, _ = model.objectives[0].posterior()
@@ -176,11 +182,15 @@ def bowl(point: Point) -> float:
     return (x - 0.3) ** 2 + 2.0 * (y - 0.7) ** 2 + 0.5 * (x - 0.3) * (y - 0.7)
 
 
-def test_the_trend_is_differentiable() -> None:
-    """Its gradient, and that of the posterior to which it is added, are those of the values."""
-    model, posterior = posterior_with_trend()
-    assert posterior.trend is not None
-    _, _, inputs = encoded(SQUARE, random_points(SQUARE, 6, seed=3))
+@pytest.mark.parametrize("reach", [1.0, 0.2])
+def test_the_trend_is_differentiable(reach: float) -> None:
+    """Its gradient, and that of the posterior to which it is added, are those of the values, also where the scale is bent twice."""
+    model, posterior = posterior_with_trend(reach)
+    assert isinstance(posterior.trend, WeightedSources)
+    _, _, inputs = encoded(SQUARE, random_points(SQUARE, 12, seed=3))
+    part = posterior.trend.parts[0]
+    bent = part.transform.center + part.transform.deviation * part.transform.forward(part.source.prediction(inputs))
+    assert (bent.max() > LONG) == (reach < 1.0)
     value, gradient = posterior.trend.value_and_gradient(inputs)
     np.testing.assert_allclose(value, posterior.trend.value(inputs), rtol=1e-12, atol=1e-12)
     mean, variance, by_mean, _ = posterior.predict_with_gradient(inputs)

@@ -291,7 +291,7 @@ class WeightedSources(Trend):
     def value(self, inputs: Inputs) -> Array:
         found = np.zeros(len(inputs))
         for part in self.parts:
-            found = found + part.weight * _forward(part.transform, part.source.prediction(inputs))[0]
+            found = found + part.weight * part.transform.forward(part.source.prediction(inputs))
         return found
 
     def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
@@ -299,18 +299,9 @@ class WeightedSources(Trend):
         gradient = np.zeros_like(inputs.x)
         for part in self.parts:
             raised, by_unit = part.source.prediction_with_gradient(inputs)
-            z, slope = _forward(part.transform, raised)
-            value = value + part.weight * z
-            gradient = gradient + part.weight * slope[:, None] * by_unit
+            value = value + part.weight * part.transform.forward(raised)
+            gradient = gradient + part.weight * part.transform.slope(raised)[:, None] * by_unit
         return value, gradient
-
-
-def _forward(transform: ObjectiveTransform, y: Array) -> tuple[Array, Array]:
-    """`transform.forward`, and its derivative."""
-    raised = (y * 2.0**-transform.exponent - transform.lowest) / transform.unit
-    bent = np.where(raised <= 1.0, raised, 1.0 + np.log(np.maximum(raised, 1.0)))
-    slope = 2.0**-transform.exponent / np.maximum(raised, 1.0) / transform.unit / transform.deviation
-    return (bent - transform.center) / transform.deviation, slope
 
 
 class Sources:
@@ -339,7 +330,7 @@ class Sources:
         for model in models:
             raised = model.prediction(data.inputs)
             transforms.append(ObjectiveTransform.of(raised))
-            columns.append(_forward(transforms[-1], raised)[0])
+            columns.append(transforms[-1].forward(raised))
         try:
             found = weights(self._kernel, self._priors, data, np.stack(columns, axis=1))
         except (NumericalError, np.linalg.LinAlgError):
