@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, study_service_pb2_grpc
@@ -23,7 +24,9 @@ STOP_TIMEOUT_S = 60.0
 
 
 class ServerProcess:
-    """`python -m asktell_server` as a child, or another `command` of Python's. `flags` are added to its command line."""
+    """`python -m asktell_server` as a child, or another `command` of Python's. `flags` are added to its command line; `under` is
+    the command of a program that runs it as a child of its own.
+    """
 
     def __init__(
         self,
@@ -31,8 +34,10 @@ class ServerProcess:
         *flags: str,
         database: str | None = None,
         command: Sequence[str] = ("-m", "asktell_server"),
+        under: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        self.under = under
         self._command = command
         self.database = database if database is not None else str(folder / "studies.db")
         self.flags = flags
@@ -49,7 +54,7 @@ class ServerProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, *self._command, "--db", self.database, "--listen", self._listen),
+                    *(*self.under, sys.executable, *self._command, "--db", self.database, "--listen", self._listen),
                     *(
                         "--http-listen",
                         "127.0.0.1:0",
@@ -108,7 +113,11 @@ class ServerProcess:
     def kill(self) -> None:
         """Ends it with SIGKILL. Does nothing if it is not running."""
         if self._process is not None:
-            self._process.kill()
+            if self.under and self.is_running:
+                for child in psutil.Process(self._process.pid).children():
+                    child.kill()
+            else:
+                self._process.kill()
             self.wait()
 
     def metrics(self) -> str:

@@ -18,6 +18,7 @@ from asktell.v1 import study_service_pb2_grpc, trial_pb2
 
 from ..rpc.calls import Stub, ask_one, enqueue, every_trial, finished, new_study, number, report, study_of, tell
 from ..support import ServerProcess, serving
+from ..tools.find import tool
 
 R = TypeVar("R")
 State = trial_pb2.Trial
@@ -125,6 +126,32 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         clients = _kill_in_mid_load(server, kills=2, load_s=1.0)
 
         _check(server, clients)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "when"),
+    [("fdatasync", "EIO", "30+10"), ("pwrite64", "EIO", "100+23"), ("pwrite64", "ENOSPC", "100+17")],
+)
+def test_what_was_acknowledged_survives_a_disk_that_fails_now_and_then(
+    tmp_path: Path, call: str, error: str, when: str
+) -> None:
+    """Every so many-th flush or write of the server fails, as the kernel would say it, and it is killed: refused calls are
+    UNAVAILABLE, others go on, and what was acknowledged is there.
+    """
+    calls = tmp_path / "calls.txt"
+    failing = (tool("strace"), "--follow-forks", "--seccomp-bpf", "--output", str(calls), "--trace", call)
+    server = ServerProcess(tmp_path, under=(*failing, "--inject", f"{call}:error={error}:when={when}"))
+    try:
+        server.start()
+        clients = _kill_in_mid_load(server, kills=0, load_s=3.0)
+        server.kill()
+        server.under = ()
+        server.start()
+
+        assert calls.read_text().count("(INJECTED)") > 5
+        _check(server, clients)
+    finally:
+        server.kill()
 
 
 @pytest.mark.soak
