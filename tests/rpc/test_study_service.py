@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -157,19 +158,21 @@ def test_studies_are_listed_by_name_page_by_page(service: Stub) -> None:
     service.StopStudy(pb.StopStudyRequest(name=names[0]))
     new_study(service, "s0", project="listed-too")
 
-    seen = []
-    request = pb.ListStudiesRequest(parent="projects/listed", page_size=1)
-    while True:
-        page = service.ListStudies(request)
-        seen += [study.name.rpartition("/")[2] for study in page.studies]
-        if not page.next_page_token:
-            break
-        request.page_token = page.next_page_token
-    everything = service.ListStudies(pb.ListStudiesRequest(parent="projects/-", page_size=10_000))
+    def listed(parent: str, page_size: int) -> Iterator[str]:
+        request = pb.ListStudiesRequest(parent=parent, page_size=page_size)
+        while True:
+            page = service.ListStudies(request)
+            yield from (study.name for study in page.studies)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    seen = [name.rpartition("/")[2] for name in listed("projects/listed", 1)]
+    everything = set(listed("projects/-", 10_000))
     stopped = service.ListStudies(pb.ListStudiesRequest(parent="projects/listed", states=[Study.STOPPED]))
 
     assert seen == ["s1", "s10", "s2", "s3"]
-    assert {"projects/listed/studies/s1", "projects/listed-too/studies/s0"} <= {s.name for s in everything.studies}
+    assert {"projects/listed/studies/s1", "projects/listed-too/studies/s0"} <= everything
     assert [study.name for study in stopped.studies] == [names[0]]
     assert not service.ListStudies(pb.ListStudiesRequest(parent="projects/empty")).studies
 

@@ -18,7 +18,8 @@ import psycopg
 import pytest
 import uvloop
 
-from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
+from asktell_server.domain.objectives import Measurement
 from asktell_server.storage.base import ForeignCommit, StoredRequest, Transaction
 from asktell_server.storage.postgresql.storage import PostgresStorage
 from asktell_server.storage.postgresql.wire import Exchange
@@ -322,6 +323,76 @@ async def test_what_the_loop_takes_for_granted_is_checked(postgres_url: str, alo
 
     assert given == [7, 8, 9]
     assert threads == ["loop"] * 3 + ["writer"] * 3
+
+
+def report(number: int, step: int) -> Callable[[Transaction], int]:
+    """A work that adds a measurement to a trial; returns the highest step that was there before, 0 if none was."""
+
+    def work(tx: Transaction) -> int:
+        study = tx.lock_study("default", "digits")
+        assert study is not None
+        trial = tx.trial(study.id, number, full=False)
+        assert trial is not None
+        last = tx.last_measurement(study.id, number)
+        revision = study.revision + 1
+        tx.insert_measurement(study.id, number, Measurement({"loss": 1.0 / step}, step=step), revision)
+        tx.update_trial(study.id, replace(trial, revision=revision))
+        tx.update_study(replace(study, revision=revision))
+        return 0 if last is None or last.step is None else last.step
+
+    return work
+
+
+@on_both_loops
+async def test_reports_of_a_known_trial_read_nothing(postgres_url: str, alone: bool) -> None:
+    """The highest step of a trial that this server made, or to which it reported, is known; steps may come in any order."""
+    threads: list[str] = []
+    highest = []
+    async with opened_postgres(postgres_url, alone=alone) as storage:
+        stored = await add_study(storage, a_study())
+        number = await storage.write(ask("default", "digits"))
+        for step in (1, 7, 3, 8):
+            highest.append(await storage.submit(seen_from(threads, report(number, step)), brief=True))
+        with pytest.raises(ConcurrentUpdate):
+            await storage.submit(report(number, 7), brief=True)
+        after = await storage.submit(report(number, 9), brief=True)
+        kept = await storage.read(lambda tx: tx.trial(stored.id, number))
+
+    assert highest == [0, 1, 7, 7]
+    assert threads == ["loop"] * 4
+    assert after == 8
+    assert kept is not None
+    assert [measurement.step for measurement in kept.intermediate] == [1, 3, 7, 8, 9]
+
+
+def renew(number: int, _: int) -> Callable[[Transaction], int]:
+    """A work that changes a trial and does not look at its measurements."""
+
+    def work(tx: Transaction) -> int:
+        study = tx.lock_study("default", "digits")
+        assert study is not None
+        trial = tx.trial(study.id, number, full=False)
+        assert trial is not None
+        tx.update_trial(study.id, replace(trial, revision=study.revision + 1))
+        tx.update_study(replace(study, revision=study.revision + 1))
+        return number
+
+    return work
+
+
+@on_both_loops
+@pytest.mark.parametrize("then", [report, renew, lambda *_: ask("default", "digits")], ids=["report", "renew", "ask"])
+async def test_a_report_to_another_server_is_seen(postgres_url: str, then: Callable[[int, int], Any]) -> None:
+    """What is known of a trial's steps is forgotten once another server has changed the study, whatever comes next here."""
+    async with opened_postgres(postgres_url) as one, opened_postgres(postgres_url) as two:
+        await add_study(one, a_study())
+        number = await one.write(ask("default", "digits"))
+        await one.submit(report(number, 1), brief=True)
+        await two.submit(report(number, 50), brief=True)
+        await one.submit(then(number, 2), brief=True)
+        highest = await one.submit(report(number, 3), brief=True)
+
+    assert highest == 50
 
 
 @on_both_loops

@@ -289,7 +289,7 @@ def test_a_study_that_is_forgotten_is_not_expected(monkeypatch: pytest.MonkeyPat
     studies = [replace(a_study(), id=i, name=f"s{i}") for i in (1, 2, 3)]
 
     for study in studies:
-        knowledge.committed({study.id: study.revision}, {}, {study.id: study})
+        knowledge.committed({study.id: study.revision}, {}, {study.id: study}, {})
 
     assert knowledge.expected(1) is None
     assert knowledge.expected_by_name("default", "s1") is None

@@ -194,7 +194,8 @@ class Trials:
 
         def work(tx: Transaction) -> Change[Advice]:
             study, trial = self._lock(tx, name)
-            known = tx.measurement_at(study.id, trial.number, step)
+            last = tx.last_measurement(study.id, trial.number)
+            known = self._known(tx, study, trial, step, last)
             if known is not None and known != measurement:
                 raise MeasurementConflict(
                     str(name),
@@ -208,7 +209,7 @@ class Trials:
             now = self._clock()
             revision = study.revision + 1
             if known is None:
-                self._limits.check_measurements(self._measured(tx, study, trial, step), name)
+                self._limits.check_measurements(self._measured(tx, study, trial, step, last), name)
                 tx.insert_measurement(study.id, trial.number, measurement, revision)
             return self._renew(tx, study, trial, now, revision)
 
@@ -360,9 +361,15 @@ class Trials:
 
         return await self._commits.run(name.parent, work)
 
-    def _measured(self, tx: Transaction, study: Study, trial: Trial, step: int) -> int:
+    @staticmethod
+    def _known(tx: Transaction, study: Study, trial: Trial, step: int, last: Measurement | None) -> Measurement | None:
+        """What was reported at a step, if anything; `last` is what was at the highest, and all there is to read where steps grow."""
+        if last is None or last.step is None or step > last.step:
+            return None
+        return last if step == last.step else tx.measurement_at(study.id, trial.number, step)
+
+    def _measured(self, tx: Transaction, study: Study, trial: Trial, step: int, last: Measurement | None) -> int:
         """How many measurements the trial has; 0 where their steps alone say that there is room."""
-        last = tx.last_measurement(study.id, trial.number)
         highest = max(step, last.step or 0) if last is not None else step
         if highest < self._limits.measurements_per_trial:  # steps are unique and at least 0
             return 0

@@ -1,7 +1,7 @@
 """What one server knows of studies that others may change: who changed each last, and how this server left it and its trials.
 
 From this follow what a suggestion must have seen (`others_revision`), which studies are expected to be found as they were left, and which
-trials need not be read.
+trials, and which measurement of each was reported at the highest step, need not be read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import Trial
 
@@ -30,6 +31,8 @@ class Knowledge:
         self._own: OrderedDict[int, int] = OrderedDict()
         self._others: dict[int, int] = {}
         self._trials: OrderedDict[tuple[int, int], Trial] = OrderedDict()
+        self._lasts: dict[tuple[int, int], Measurement | None] = {}
+        """Of those trials, some: the measurement at the highest step."""
         self._shared: dict[int, int] = {}
         """Studies that others changed not long ago, with the locks that are left until it is long ago."""
         self._expected: OrderedDict[int, Study] = OrderedDict()
@@ -65,9 +68,15 @@ class Knowledge:
         self._ids.clear()
 
     def committed(
-        self, revisions: Mapping[int, int], trials: Mapping[tuple[int, int], Trial], studies: Mapping[int, Study]
+        self,
+        revisions: Mapping[int, int],
+        trials: Mapping[tuple[int, int], Trial],
+        studies: Mapping[int, Study],
+        lasts: Mapping[tuple[int, int], Measurement | None],
     ) -> None:
-        """We changed these studies and trials and it is durable; `studies` are those that were locked, as they are now."""
+        """We changed these studies and trials and it is durable; `studies` are those that were locked, as they are now, `lasts` the
+        measurements at the highest step, of trials of which that is known.
+        """
         for study_id, revision in revisions.items():
             self._own[study_id] = revision
             self._own.move_to_end(study_id)
@@ -83,15 +92,25 @@ class Knowledge:
         while len(self._expected) > EXPECTED:
             self.mistaken(next(iter(self._expected)))
         for key, trial in trials.items():
+            if self.trial(*key) is None:
+                self._lasts.pop(key, None)  # others may have reported since
             self._trials[key] = trial
             self._trials.move_to_end(key)
+        for key, last in lasts.items():
+            if self.trial(*key) is not None:
+                self._lasts[key] = last
         while len(self._own) > REMEMBERED:
             forgotten, _ = self._own.popitem(last=False)
             self._others.pop(forgotten, None)
             self._shared.pop(forgotten, None)
             self.mistaken(forgotten)  # only a lock that reads finds out who changed it
         while len(self._trials) > REMEMBERED:
-            self._trials.popitem(last=False)
+            self._lasts.pop(self._trials.popitem(last=False)[0], None)
+
+    def last_measurement(self, study_id: int, number: int) -> tuple[Measurement | None] | None:
+        """The measurement at the highest step of a trial of a locked study, or that there is none, if that is known."""
+        key = (study_id, number)
+        return (self._lasts[key],) if key in self._lasts and self.trial(*key) is not None else None
 
     def trial(self, study_id: int, number: int) -> Trial | None:
         """A trial of a locked study, without intermediate measurements, if it is known."""

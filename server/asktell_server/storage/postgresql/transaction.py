@@ -40,6 +40,10 @@ _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 _COMMIT = "COMMIT"
 
 
+def _step(measurement: Measurement) -> int:
+    return -1 if measurement.step is None else measurement.step
+
+
 class Busy(BaseException):
     """Another server holds the study: the work is to be put off. Not an Exception, so that no work takes it for its own."""
 
@@ -102,6 +106,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         self._busy: set[object] = set()
         self._trials: dict[tuple[int, int], Trial] = {}
         self._changed_trials: set[tuple[int, int]] = set()
+        self._lasts: dict[tuple[int, int], Measurement | None] = {}
+        """Of trials of locked studies, the measurement at the highest step, as far as it is known."""
         self._revisions: dict[int, int] = {}
         self._unsent: list[Statement] | None = None
         self._expecting = False
@@ -145,6 +151,7 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         super().forget()
         self._trials.clear()
         self._changed_trials.clear()
+        self._lasts.clear()
         self._revisions.clear()
         self._unsent = None
         self._expectations.clear()
@@ -237,7 +244,7 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
     def committed(self) -> None:
         """Remembers what this transaction changed, which is durable now."""
         trials = {key: self._trials[key] for key in self._changed_trials}
-        self._knowledge.committed(self._revisions, trials, self._studies)
+        self._knowledge.committed(self._revisions, trials, self._studies, self._lasts)
 
     def others_revision(self, study_id: int) -> int:
         """A revision of the locked study after which every change was made by this server."""
@@ -327,6 +334,7 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         super().delete_study(study_id)
         self._changed_trials = {key for key in self._changed_trials if key[0] != study_id}
         self._trials = {key: trial for key, trial in self._trials.items() if key[0] != study_id}
+        self._lasts = {key: last for key, last in self._lasts.items() if key[0] != study_id}
         self._revisions[study_id] = 0
         self._written += 1
 
@@ -370,6 +378,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         super().insert_trials(study_id, trials)
         for trial in trials:
             self._note(study_id, replace(trial, intermediate=()))
+            if study_id in self._studies and not trial.intermediate:
+                self._lasts[study_id, trial.number] = None
 
     def update_trial(self, study_id: int, trial: Trial) -> None:
         """Writes what can change. Raises LookupError if there is no such trial."""
@@ -389,6 +399,26 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         """Adds an intermediate measurement; its step is set and new."""
         self._written += 1
         super().insert_measurement(study_id, number, measurement, revision)
+        if (known := self._known_last(study_id, number)) is not None:
+            last = known[0]
+            self._lasts[study_id, number] = (
+                last if last is not None and _step(last) > _step(measurement) else measurement
+            )
+
+    def last_measurement(self, study_id: int, number: int) -> Measurement | None:
+        """The intermediate measurement with the highest step, or None."""
+        known = self._known_last(study_id, number)
+        last = super().last_measurement(study_id, number) if known is None else known[0]
+        if study_id in self._studies:
+            self._lasts[study_id, number] = last
+        return last
+
+    def _known_last(self, study_id: int, number: int) -> tuple[Measurement | None] | None:
+        """What `last_measurement` would read, if that is known."""
+        key = (study_id, number)
+        if key in self._lasts:
+            return (self._lasts[key],)
+        return self._knowledge.last_measurement(study_id, number) if study_id in self._studies else None
 
     def request(self, scope: str, request_id: str) -> StoredRequest | None:
         """What the request_id did in this scope, or None."""
