@@ -89,6 +89,14 @@ def inverse_of_lower(factor: Array) -> Array:  # (..., n, n)
     return inverse
 
 
+def solved_by_lower(factor: Array, right: Array) -> Array:  # (..., n, n), (..., n, m) -> (..., n, m)
+    """X of L X = R for a lower triangular L. With little noise the product with an inverse of L is too far from it: what is built on
+    that and so on doubles its error each time.
+    """
+    solved: Array = torch.linalg.solve_triangular(torch.tensor(factor), torch.tensor(right), upper=False).numpy()
+    return solved
+
+
 def log_normal_density(u: Array) -> Array:
     """log of the standard normal density."""
     return -0.5 * u * u - LOG_SQRT_2PI

@@ -180,7 +180,7 @@ class Scene:
         """The covariance of the outcomes, entry by entry."""
         use = library(theta.scale)
         known = data.known_variance
-        noise = use.where(known > 0, known + 1e-12, use.exp(theta.noise)[:, None])
+        noise = use.where(known > 0, known + 1e-8, use.exp(theta.noise)[:, None])
         covariance: A = self.dense(theta, data.inputs, data.inputs) + noise[:, :, None] * use.eye(len(data))
         return covariance
 

@@ -102,7 +102,7 @@ class Exact(gpytorch.models.ExactGP):
 
     def __init__(self, scene: Scene, s: int, constant: float) -> None:
         known = scene.known_variance
-        noise = np.where(known > 0, known + 1e-12, np.exp(scene.theta.noise[s]))
+        noise = np.where(known > 0, known + 1e-8, np.exp(scene.theta.noise[s]))
         likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(torch.from_numpy(noise))
         super().__init__(embedded(scene, s, scene.inputs), torch.from_numpy(scene.y), likelihood)
         self.mean_module = gpytorch.means.ConstantMean().double()

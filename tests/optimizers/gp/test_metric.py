@@ -223,6 +223,33 @@ def test_exact_outcomes_are_seen_to_be_exact(averaged: int, exact: bool) -> None
     assert np.allclose(mean, posterior.y, rtol=0, atol=1e-4 if exact else 0.1)
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_exact_results_one_by_one_stay_exact(seed: int) -> None:
+    """Results that crowd about a point, of a function that ignores a parameter, each added to the factor of those before it: errors of
+    rounding do not grow from one to the next.
+    """
+    n, known = 200, 160
+    scene = Scene(SQUARE, n=n)
+    rng = np.random.default_rng(seed)
+    units = rng.random((n, 2))
+    spread = 10.0 ** -rng.uniform(0.5, 3.0, size=(150, 1))
+    units[50:] = np.clip([0.3, 0.7] + rng.normal(size=(150, 2)) * spread, 1e-9, 1 - 1e-9)
+    inputs, y = replace(scene.inputs, x=units), np.exp(2.0 * units[:, 0])
+    made = model(scene, FitConfig())
+
+    worst = 0.0
+    with numerics():
+        made.add(inputs.rows(slice(0, known)), units[:known], y[:known], np.zeros(known))
+        for at in range(known, n):
+            row = slice(at, at + 1)
+            made.add(inputs.rows(row), units[row], y[row], np.zeros(1))
+            posterior, _ = made.posterior()
+            worst = max(worst, float(np.abs(posterior.mean_observed() - posterior.y).max()))
+
+    assert float(np.exp(posterior.geometry.theta.noise).max()) < 1e-11
+    assert worst < 1e-4
+
+
 def test_a_failed_fit_falls_back_on_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says why, and forgets that as soon as a fit succeeds again, whatever was prepared or replayed."""
     scene = Scene(SQUARE, n=12)

@@ -34,7 +34,9 @@ from asktell_server.optimizers.safe_math import LOG_SQRT_2PI, NumericalError
 
 LOG_NOISY = math.log(0.1)
 LEAST_NOISE = 1e-12
-"""Where rounding begins to show: against quadruple precision, means at 150 crowded results are off by 1e-4 of their deviations at most."""
+"""Where rounding begins to show."""
+LEAST_KNOWN = 1e-8
+"""Added to the squares of standard errors that are known, which may be nothing but rounding."""
 LARGE = 200_000
 """Numbers in one array, over hyperparameter sets, dimensions and pairs of observations, from which on fits compute with torch. Those that
 are large enough for a GPU too may run there (device.py)."""
@@ -89,7 +91,7 @@ class Data(Generic[A]):
 def noise_variance(theta: Hyperparameters[A], known_variance: A) -> A:  # (n,) -> (H, n)
     """The variance of each observation's noise: what is known of it, or the learned one."""
     use = library(known_variance)
-    found: A = use.where(known_variance > 0, known_variance + LEAST_NOISE, use.exp(theta.noise)[:, None])
+    found: A = use.where(known_variance > 0, known_variance + LEAST_KNOWN, use.exp(theta.noise)[:, None])
     return found
 
 

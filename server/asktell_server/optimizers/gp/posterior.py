@@ -12,7 +12,7 @@ import numpy as np
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.fit import LEAST_NOISE, noise_variance
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
-from asktell_server.optimizers.safe_math import cholesky, inverse_of_lower
+from asktell_server.optimizers.safe_math import cholesky, inverse_of_lower, solved_by_lower
 
 MIN_VARIANCE = 1e-12
 
@@ -56,7 +56,7 @@ class Geometry:
         new = object.__new__(Geometry)
         new.kernel, new.theta, new.inputs = kernel, theta, self.inputs.joined(inputs)
         added = kernel.features(theta, inputs)
-        below = kernel.covariance(theta, added, self.features) @ self.inverse_factor.mT
+        below = solved_by_lower(self.factor, kernel.covariance(theta, self.features, added)).mT
         noise = noise_variance(theta, known_variance)
         schur = kernel.covariance(theta, added, added) - below @ below.mT
         diagonal = _diagonal(schur)

@@ -92,12 +92,12 @@ class Knowledge:
         while len(self._expected) > EXPECTED:
             self.mistaken(next(iter(self._expected)))
         for key, trial in trials.items():
-            if self.trial(*key) is None:
-                self._lasts.pop(key, None)  # others may have reported since
+            if self.trial(*key) is None or trial.state.has_result:
+                self._lasts.pop(key, None)  # others may have reported since, or nobody will
             self._trials[key] = trial
             self._trials.move_to_end(key)
         for key, last in lasts.items():
-            if self.trial(*key) is not None:
+            if (known := self.trial(*key)) is not None and not known.state.has_result:
                 self._lasts[key] = last
         while len(self._own) > REMEMBERED:
             forgotten, _ = self._own.popitem(last=False)
