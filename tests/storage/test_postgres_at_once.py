@@ -20,6 +20,7 @@ import uvloop
 
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
 from asktell_server.domain.objectives import Measurement
+from asktell_server.domain.study import Study
 from asktell_server.storage.base import ForeignCommit, StoredRequest, Transaction
 from asktell_server.storage.postgresql.storage import PostgresStorage
 from asktell_server.storage.postgresql.wire import Exchange
@@ -325,19 +326,31 @@ async def test_what_the_loop_takes_for_granted_is_checked(postgres_url: str, alo
     assert threads == ["loop"] * 3 + ["writer"] * 3
 
 
+def locked(tx: Transaction) -> Study:
+    """The study of these tests."""
+    study = tx.lock_study("default", "digits")
+    assert study is not None
+    return study
+
+
+def touch(tx: Transaction, study: Study, number: int) -> int:
+    """Changes a trial and the study, in nothing but their revision, which is returned."""
+    trial = tx.trial(study.id, number, full=False)
+    assert trial is not None
+    revision = study.revision + 1
+    tx.update_trial(study.id, replace(trial, revision=revision))
+    tx.update_study(replace(study, revision=revision))
+    return revision
+
+
 def report(number: int, step: int) -> Callable[[Transaction], int]:
     """A work that adds a measurement to a trial; returns the highest step that was there before, 0 if none was."""
 
     def work(tx: Transaction) -> int:
-        study = tx.lock_study("default", "digits")
-        assert study is not None
-        trial = tx.trial(study.id, number, full=False)
-        assert trial is not None
+        study = locked(tx)
         last = tx.last_measurement(study.id, number)
-        revision = study.revision + 1
+        revision = touch(tx, study, number)
         tx.insert_measurement(study.id, number, Measurement({"loss": 1.0 / step}, step=step), revision)
-        tx.update_trial(study.id, replace(trial, revision=revision))
-        tx.update_study(replace(study, revision=revision))
         return 0 if last is None or last.step is None else last.step
 
     return work
@@ -367,17 +380,7 @@ async def test_reports_of_a_known_trial_read_nothing(postgres_url: str, alone: b
 
 def renew(number: int, _: int) -> Callable[[Transaction], int]:
     """A work that changes a trial and does not look at its measurements."""
-
-    def work(tx: Transaction) -> int:
-        study = tx.lock_study("default", "digits")
-        assert study is not None
-        trial = tx.trial(study.id, number, full=False)
-        assert trial is not None
-        tx.update_trial(study.id, replace(trial, revision=study.revision + 1))
-        tx.update_study(replace(study, revision=study.revision + 1))
-        return number
-
-    return work
+    return lambda tx: touch(tx, locked(tx), number)
 
 
 @on_both_loops

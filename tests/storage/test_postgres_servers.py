@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable, StudyAlreadyExists
+from asktell_server.domain.objectives import Measurement
 from asktell_server.storage.base import ForeignCommit, Transaction
 from asktell_server.storage.postgresql import listening, writer
 from asktell_server.storage.postgresql.knowledge import Knowledge
@@ -296,6 +297,22 @@ def test_a_study_that_is_forgotten_is_not_expected(monkeypatch: pytest.MonkeyPat
     assert knowledge.expected(3) == studies[2]
     knowledge.doubt()
     assert knowledge.expected(3) is None
+
+
+def test_what_a_database_lost_is_forgotten() -> None:
+    """After a failover that lost commits a study comes back at an earlier revision: what those left of its trials is not there."""
+    knowledge = Knowledge()
+    study = replace(a_study(), id=1, revision=9)
+    last = Measurement({"loss": 0.5}, step=3)
+    knowledge.committed({1: 9}, {(1, 1): a_trial(1, revision=9)}, {1: study}, {(1, 1): last})
+    assert knowledge.trial(1, 1) is not None
+    assert knowledge.last_measurement(1, 1) == (last,)
+
+    knowledge.doubt()
+    knowledge.locked(replace(study, revision=7))
+
+    assert knowledge.trial(1, 1) is None
+    assert knowledge.last_measurement(1, 1) is None
 
 
 async def test_a_failed_work_is_nobodys_change(postgres_url: str) -> None:

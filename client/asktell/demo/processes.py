@@ -112,7 +112,9 @@ class Server:
         # The others are not our children, so they cannot be waited for, only looked for: until the group is empty. Not for ever: where
         # nobody takes leave of orphans (a container without an init) the ended ones stay in it.
         deadline = time.monotonic() + GONE_S
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # the latter of macOS, where only ended ones are left
             while time.monotonic() < deadline:
                 os.killpg(process.pid, 0)
                 time.sleep(_POLL_S)

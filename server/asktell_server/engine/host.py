@@ -379,8 +379,8 @@ class EngineHost:
     def _look_ahead_soon(self, hosted: HostedStudy) -> None:
         if not hosted.optimizer.needs_model():
             return
-        # Handing the history to a compute process takes the interpreter's lock for a while. With nothing under way an ask is what comes
-        # next, and a moment's lead counts.
+        # Handing the history to a compute process takes the interpreter's lock for a while. With nothing under way an ask is
+        # likely to come next, and a moment's lead counts.
         delay = self._config.look_ahead_delay_s if hosted.unfinished or hosted.reserved else 0.0
         if self._config.look_ahead_delay_s:
             asyncio.get_running_loop().call_later(delay, self._look_ahead, hosted)

@@ -83,16 +83,12 @@ def _cholesky(matrix: Array) -> tuple[Array, Array]:  # -> factors, and 0 for ea
 
 def inverse_of_lower(factor: Array) -> Array:  # (..., n, n)
     """Inverse of a lower triangular matrix."""
-    eye = torch.eye(factor.shape[-1], dtype=torch.float64).expand(factor.shape)
-    # In torch's memory: where numpy's lies may decide over the last bits.
-    inverse: Array = torch.linalg.solve_triangular(torch.tensor(factor), eye, upper=False).numpy()
-    return inverse
+    return solved_by_lower(factor, np.broadcast_to(np.eye(factor.shape[-1]), factor.shape))
 
 
 def solved_by_lower(factor: Array, right: Array) -> Array:  # (..., n, n), (..., n, m) -> (..., n, m)
-    """X of L X = R for a lower triangular L. With little noise the product with an inverse of L is too far from it: what is built on
-    that and so on doubles its error each time.
-    """
+    """X of L X = R for a lower triangular L: with little noise the product with an inverse of L is too far from it to build on."""
+    # In torch's memory: where numpy's lies may decide over the last bits.
     solved: Array = torch.linalg.solve_triangular(torch.tensor(factor), torch.tensor(right), upper=False).numpy()
     return solved
 

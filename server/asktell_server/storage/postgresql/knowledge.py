@@ -40,13 +40,22 @@ class Knowledge:
 
     def locked(self, study: Study) -> None:
         """What is in the database now: not ours, unless it is what we wrote last."""
-        if self._own.get(study.id) != study.revision:
+        own = self._own.get(study.id)
+        if own != study.revision:
+            if own is not None and study.revision < own:
+                self._lost(study.id)
             self._others[study.id] = study.revision
             self._shared[study.id] = CALM
         elif study.id in self._shared:
             self._shared[study.id] -= 1
             if not self._shared[study.id]:
                 del self._shared[study.id]
+
+    def _lost(self, study_id: int) -> None:
+        """The database has lost commits of ours (a failover, a restore): what they left of the study's trials is not there."""
+        for key in [key for key in self._trials if key[0] == study_id]:
+            del self._trials[key]
+            self._lasts.pop(key, None)
 
     def expected(self, study_id: int | None) -> Study | None:
         """The study as it will be found, unless another server has begun to change it."""

@@ -40,10 +40,6 @@ _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 _COMMIT = "COMMIT"
 
 
-def _step(measurement: Measurement) -> int:
-    return -1 if measurement.step is None else measurement.step
-
-
 class Busy(BaseException):
     """Another server holds the study: the work is to be put off. Not an Exception, so that no work takes it for its own."""
 
@@ -401,9 +397,8 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         super().insert_measurement(study_id, number, measurement, revision)
         if (known := self._known_last(study_id, number)) is not None:
             last = known[0]
-            self._lasts[study_id, number] = (
-                last if last is not None and _step(last) > _step(measurement) else measurement
-            )
+            is_highest = last is None or (last.step or 0) < (measurement.step or 0)
+            self._lasts[study_id, number] = measurement if is_highest else last
 
     def last_measurement(self, study_id: int, number: int) -> Measurement | None:
         """The intermediate measurement with the highest step, or None."""

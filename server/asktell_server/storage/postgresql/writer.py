@@ -152,13 +152,11 @@ class PostgresWriter(BatchWriter):
                     return False
                 batch.append(job)
             exchange = transaction.begin_commit(self._notices(transaction.changed()))
-        except (
-            _Spoilt,
-            psycopg.Error,
-        ):  # nothing is sent; the thread runs them one by one, or finds the connection gone
+        # Nothing is sent; the thread runs them one by one, or finds the connection gone.
+        except (_Spoilt, psycopg.Error):
             transaction.forget()
             return False
-        except Exception:  # nothing is sent either, and the thread has another way
+        except Exception:  # of a work or what it wrote: from the first byte sent on errors are the exchange's; the thread runs them again
             _log.exception("the event loop could not send works; the thread runs them")
             transaction.forget()
             return False
