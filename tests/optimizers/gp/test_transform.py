@@ -211,6 +211,26 @@ def test_a_constraint_keeps_its_sign() -> None:
     assert z[3] == 0.0
 
 
+def test_a_constraint_is_not_bent_at_its_boundary() -> None:
+    """Near 0 it is a straight line but for terms of third order, and what four fifths of the results say is hardly bent."""
+    violation = np.random.default_rng(11).uniform(-1.0, 1.0, 50)
+    transform = ConstraintTransform.of(violation)
+    near = 1e-3 * transform.scale * np.array([-1.0, 1.0])
+
+    assert transform.forward(near) == pytest.approx(transform.slope(np.zeros(1)) * near, rel=1e-6)
+    assert transform.forward(np.array([transform.scale]))[0] > 0.85
+    assert float((np.abs(violation) <= transform.scale).mean()) == pytest.approx(0.8, abs=0.02)
+
+
+def test_an_enormous_violation_takes_little_of_the_scale() -> None:
+    """The others remain as far apart as they were."""
+    violation = np.random.default_rng(12).uniform(-1.0, 1.0, 20)
+    alone, beside = (ConstraintTransform.of(v) for v in (violation, np.append(violation, 1e300)))
+
+    assert beside.scale < 1.3 * alone.scale
+    assert beside.forward(np.array([1e300]))[0] < 1000.0
+
+
 def test_a_prediction_is_the_mean_of_what_is_believed() -> None:
     """Against draws of the normal variable on the model's scale."""
     y = np.exp(np.random.default_rng(8).standard_normal(40))

@@ -240,11 +240,6 @@ class MetricModel:
         found: Array = self._units[rows]
         return found
 
-    def active_units(self) -> Array:  # (k, d)
-        """Canonical units of the observations that the posterior rests on, in its order."""
-        kept: Array = self._units[self._resting()]
-        return kept
-
     def _known_variance(self, transform: Transform, rows: NDArray[np.intp]) -> Array:
         errors = self._errors[rows]
         if not errors.any():

@@ -31,7 +31,13 @@ from asktell_server.domain.trial import Prediction, TrialState
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.design import Stream, generator
 from asktell_server.optimizers.encoding import Array, Encoding, Mask
-from asktell_server.optimizers.gp.acquisition import LogExpectedImprovement, LogProbabilityBelow, NegativeMean, Term
+from asktell_server.optimizers.gp.acquisition import (
+    LogExpectedImprovement,
+    LogProbabilityBelow,
+    NegativeMean,
+    Term,
+    total,
+)
 from asktell_server.optimizers.gp.calibration import deviation_factor, standardised_errors
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.device import FitDevice
@@ -267,9 +273,10 @@ class StudyModel:
         ahead = self._pending_inputs(pending)
         believed = [_believing(posterior, ahead) for posterior, _ in posteriors]
         random = generator(self.spec.seed, number, Stream.MODEL)
-        terms = self._terms(believed, ahead, random)
+        incumbents = self._incumbents()
+        terms = self._terms(believed, incumbents, ahead, random)
         fitted = time.perf_counter()
-        centers = self._centers(posteriors[0][0])
+        centers = self._centers(posteriors[0][0], incumbents, terms)
         effort = self.effort.search if len(self._values) <= self.effort.few else self.effort.brief
         theta = believed[0].geometry.theta
         search = Search(
@@ -315,18 +322,21 @@ class StudyModel:
         return [_believing(model.posterior()[0], ahead, lie) for model in self.constraints if len(model)]
 
     def _improvement(
-        self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator, *, alone: bool
+        self,
+        believed: Sequence[Posterior],
+        rows: NDArray[np.intp],
+        ahead: Inputs | None,
+        random: np.random.Generator,
+        *,
+        alone: bool,
     ) -> Term:
-        """The term of the objectives; `alone` if there is no other. While no trial can be the best, anything better than the worst
-        is an improvement.
+        """The term of the objectives, in which `rows` are the incumbents; `alone` if there is no other. While no trial can be the best,
+        anything better than the worst is an improvement.
         """
-        rows, pending = self._incumbents(), np.empty(0, dtype=np.intp)
-        if self._eligible.any():
-            # Luck may have let a measurement pass; and a pending point counts if it is expected to.
-            kept = self._is_expected_feasible(self.objectives[0].inputs_at(rows), LUCK)
-            rows = rows[kept] if kept.any() else rows
-            if ahead is not None:
-                pending = np.flatnonzero(self._is_expected_feasible(ahead, 0.0))
+        pending = np.empty(0, dtype=np.intp)
+        if self._eligible.any() and ahead is not None:
+            # A pending point counts if it is expected to be feasible.
+            pending = np.flatnonzero(self._is_expected_feasible(ahead, 0.0))
         means = [
             model.mean_at(posterior, rows, pending) for model, posterior in zip(self.objectives, believed, strict=True)
         ]
@@ -349,7 +359,13 @@ class StudyModel:
             found &= mean <= deviations * np.sqrt(variance)
         return found
 
-    def _terms(self, believed: Sequence[Posterior], ahead: Inputs | None, random: np.random.Generator) -> list[Term]:
+    def _terms(
+        self,
+        believed: Sequence[Posterior],
+        incumbents: NDArray[np.intp],
+        ahead: Inputs | None,
+        random: np.random.Generator,
+    ) -> list[Term]:
         others = self._chances(ahead)
         if self._cost is not None and len(self._cost):
             posterior, transform = self._cost.posterior()
@@ -357,26 +373,33 @@ class StudyModel:
             others.append(NegativeMean(posterior, transform.deviation))
         if self._belief is not None:
             others.append(LogBelief(self._belief, self._results))
-        return [self._improvement(believed, ahead, random, alone=not others), *others]
+        return [self._improvement(believed, incumbents, ahead, random, alone=not others), *others]
 
     def _incumbents(self) -> NDArray[np.intp]:  # (k,)
         """Rows of the results among which the best ones are: trials that can be the best; all if none can."""
         rows = np.flatnonzero(self._eligible) if self._eligible.any() else np.arange(len(self._eligible))
         values = self._values[rows]
         if values.shape[1] == 1:
-            return rows[np.argsort(values[:, 0], kind="stable")[:INCUMBENTS]]
-        return rows if len(rows) <= CANDIDATES else rows[np.argsort(merit(values), kind="stable")[:CANDIDATES]]
+            rows = rows[np.argsort(values[:, 0], kind="stable")[:INCUMBENTS]]
+        elif len(rows) > CANDIDATES:
+            rows = rows[np.argsort(merit(values), kind="stable")[:CANDIDATES]]
+        if not self._eligible.any():
+            return rows
+        # Luck may have let a measurement pass.
+        kept = self._is_expected_feasible(self.objectives[0].inputs_at(rows), LUCK)
+        return rows[kept] if kept.any() else rows
 
-    def _centers(self, posterior: Posterior) -> Array:  # (k, d)
-        """The best points known: by the model's mean, which is not misled by luck."""
+    def _centers(self, posterior: Posterior, incumbents: NDArray[np.intp], terms: Sequence[Term]) -> Array:  # (k, d)
+        """The best points known: by the model's mean, which is not misled by luck. While none can be the best, those that promise most."""
         model = self.objectives[0]
-        incumbents = self._incumbents()
         if len(self.objectives) > 1:
             rows = incumbents[front(self._values[incumbents])]
             return model.units_at(rows[spread(self._values[rows], 2 * CENTERS)])
-        order = np.argsort(posterior.mean_observed().mean(axis=0), kind="stable")[:CENTERS]
-        best: Array = model.active_units()[order]
-        return best
+        if self._eligible.any():
+            merits = model.mean_at(posterior, incumbents, np.empty(0, dtype=np.intp)).mean(axis=0)
+        else:
+            merits = -total(terms, model.inputs_at(incumbents))
+        return model.units_at(incumbents[np.argsort(merits, kind="stable")[:CENTERS]])
 
     def _predictions(self, units: Array, posteriors: Sequence[tuple[Posterior, Transform]]) -> dict[str, Prediction]:
         canonical, active = self.cube.canonical(units[np.newaxis].copy())

@@ -7,7 +7,9 @@ Values are scaled by a power of two first, so that no difference of the better o
                  however bad the rest is it cannot drown that shape (the idea of Vizier's half-rank warping [1]_, with the
                  logarithm, which is smooth, in place of ranks). Of several objectives the front counts, not what is best in
                  one: if that reaches farther than the median, the middle of its values takes the median's place
-    constraint   sign(v) log(1 + |v| / scale) of the violation v: 0 stays the boundary [2]_
+    constraint   arsinh(v / scale) of the violation v, scale the LINEAR quantile of |v|: 0 stays the boundary, around which the shape is
+                 hardly bent, since that is where the best feasible point is likely to be; what is far out drowns nothing. (The
+                 logarithm of [2]_ has a kink at the boundary, which costs a model precision where it matters most.)
     cost         log y
     label        as it is
 
@@ -27,8 +29,11 @@ import numpy as np
 from asktell_server.optimizers.encoding import Array
 
 LARGEST = float(np.finfo(np.float64).max)
+FARTHEST = float(np.arcsinh(LARGEST))
 LONG = 4.0
 """Where the second logarithm begins: at exp(LONG - 1) = 20 times the distance of the median."""
+LINEAR = 0.8
+"""Of the results, this share is within the scale of a constraint, where its transform is almost linear."""
 TINY = 1e-9
 """What is nearer to the lowest value than this share of what a front reaches says nothing about the front's shape."""
 BEYOND = 1.0
@@ -148,21 +153,21 @@ class ConstraintTransform(Transform):
         """The transform that n violations ask for."""
         size = np.abs(violation)
         positive = size[size > 0]
-        # Halves, since the median may be a sum of two.
-        scale = 2.0 * float(np.median(0.5 * positive)) if len(positive) else 1.0
+        # One of the values: between two of them there may be an overflow.
+        scale = float(np.quantile(positive, LINEAR, method="lower")) if len(positive) else 1.0
         return cls(max(scale, 1e-300))
 
     def forward(self, y: Array) -> Array:
         with np.errstate(over="ignore"):
-            return np.sign(y) * np.log1p(np.minimum(np.abs(y) / self.scale, LARGEST))
+            return np.arcsinh(np.clip(y / self.scale, -LARGEST, LARGEST))
 
     def backward(self, z: Array) -> Array:
         with np.errstate(over="ignore"):
-            return np.clip(np.sign(z) * self.scale * np.expm1(np.minimum(np.abs(z), 709.0)), -LARGEST, LARGEST)
+            return np.clip(self.scale * np.sinh(np.clip(z, -FARTHEST, FARTHEST)), -LARGEST, LARGEST)
 
     def slope(self, y: Array) -> Array:
         with np.errstate(over="ignore"):
-            return 1.0 / np.minimum(self.scale + np.abs(y), LARGEST)
+            return 1.0 / np.minimum(np.hypot(self.scale, y), LARGEST)
 
 
 @dataclass(frozen=True)
