@@ -122,6 +122,24 @@ def test_centers_are_searched_around() -> None:
     assert values[0] > 0.99
 
 
+@pytest.mark.parametrize("closest", [1e-3, 1e-6])
+def test_what_is_very_near_a_center_is_found_where_that_is_asked_for(closest: float) -> None:
+    """A plateau of some hundred-thousandths, as far from the center, with no slope that leads there."""
+
+    class Plateau(Term):
+        def value(self, inputs: Inputs) -> Array:
+            return np.where(np.abs(inputs.x - [0.40007, 0.60007]).max(axis=1) < 3e-5, 1.0, 0.0)
+
+        def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
+            return self.value(inputs), np.zeros(inputs.x.shape)
+
+    search, _, _ = made(SQUARE, config=SearchConfig(near=2000, closest=closest))
+
+    _, values = search.maximize([Plateau()], np.array([[0.4, 0.6]]))
+
+    assert values[0] == (1.0 if closest < 1e-5 else 0.0)
+
+
 @given(st.data())
 @settings(deadline=None, max_examples=60)
 def test_results_lie_in_the_cube(data: st.DataObject) -> None:

@@ -1,7 +1,7 @@
 """The point that promises most: global candidates, neighbours of good points, then gradients and level moves in turn.
 
-1. A pool: points anywhere, and perturbations of the best observed points at scales from a thousandth to a third of the cube,
-   in all coordinates or in some.
+1. A pool: points anywhere, and perturbations of the best observed points at scales from a thousandth (`closest`) to a third of the
+   cube, in all coordinates or in some.
 2. The most promising of the pool, kept apart from each other, are improved side by side: free columns by batched quasi-Newton
    steps, levelled columns by moves to other levels, in turn until neither helps. What has to be rounded (integers of a huge range) is
    rounded between two climbs, and what counts is the value afterwards.
@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ MOST_MOVES = 2_500
 @dataclass(frozen=True)
 class SearchConfig:
     """Effort of a search. `anywhere`, `near`: sizes of the pool's two parts; `starts`: points that are improved; `rounds`: of
-    gradients and level moves; `calls`: function calls of one quasi-Newton run.
+    gradients and level moves; `calls`: function calls of one quasi-Newton run; `closest`: the smallest perturbation.
     """
 
     anywhere: int = 768
@@ -42,6 +43,7 @@ class SearchConfig:
     starts: int = 8
     rounds: int = 3
     calls: int = 40
+    closest: float = 1e-3
 
 
 class Search:
@@ -124,7 +126,7 @@ class Search:
         rng, size, d = self._rng, self._config.near, self._cube.dimensions
         which = np.minimum((len(centers) * rng.random(size) ** 2).astype(np.intp), len(centers) - 1)
         units = centers[which].copy()
-        scale = 10.0 ** rng.uniform(-3.0, -0.5, size)[:, None]
+        scale = 10.0 ** rng.uniform(math.log10(self._config.closest), -0.5, size)[:, None]
         # In all coordinates or in about so many of them.
         share = np.maximum(rng.choice([1.0, 0.3, 3.0 / d, 1.0 / d], size), 1.0 / d)[:, None]
         moved = rng.random((size, d)) < share

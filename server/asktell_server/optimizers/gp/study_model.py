@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,8 @@ promise more than so much: once a study has converged, all trials in parallel wo
 Not where other terms count (constraints, failures, cost, beliefs): where so much is out of reach the logarithm of the improvement
 is in the thousands below 0 and would drown them.
 """
+CORNER = 1e-6
+"""How near the best points a search with constraints looks."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
 
@@ -102,6 +104,13 @@ class Effort:
         default_factory=lambda: SearchConfig(anywhere=192, near=128, starts=3, rounds=2, calls=10)
     )
     priors: Priors = field(default_factory=Priors)
+
+    def search_after(self, results: int, *, is_bounded: bool) -> SearchConfig:
+        """With constraints also very near the best points: where bounds meet, what is still better and feasible may be a corner as small
+        as the models are precise, and no gradient leads into it from where a constraint is broken.
+        """
+        search = self.search if results <= self.few else self.brief
+        return replace(search, near=2 * search.near, closest=CORNER) if is_bounded else search
 
     @classmethod
     def of(cls, dimensions: int) -> Effort:
@@ -277,7 +286,7 @@ class StudyModel:
         terms = self._terms(believed, incumbents, ahead, random)
         fitted = time.perf_counter()
         centers = self._centers(posteriors[0][0], incumbents, terms)
-        effort = self.effort.search if len(self._values) <= self.effort.few else self.effort.brief
+        effort = self.effort.search_after(len(self._values), is_bounded=bool(self.constraints))
         theta = believed[0].geometry.theta
         search = Search(
             self.cube,
