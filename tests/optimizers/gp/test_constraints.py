@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from asktell_server.domain.objectives import OutcomeConstraint
 from asktell_server.domain.space import FloatParameter, Point, SearchSpace
 from asktell_server.domain.trial import SuggestionSource
+from asktell_server.optimizers.base import Observation
+from asktell_server.optimizers.gp.study_model import Effort
 
 from .support import SQUARE, optimizer, study, succeeded
 
@@ -72,6 +77,35 @@ def test_parallel_asks_spread_out_while_nothing_is_feasible() -> None:
     places = np.array([[float(p["x"]), float(p["y"])] for p in pending])
     distances = np.abs(places[:, None] - places[None]).max(axis=2)[np.triu_indices(4, 1)]
     assert float(distances.min()) > 0.02
+
+
+def test_while_nothing_is_feasible_the_search_is_where_least_is_missing() -> None:
+    """With a hundred results, of which those with the best objective are farthest from being feasible, in 25 dimensions."""
+    space = SearchSpace(tuple(FloatParameter(f"x{i}", 0.0, 1.0) for i in range(25)))
+    rng = np.random.default_rng(0)
+
+    def told(number: int, point: Point) -> Observation:
+        x = np.array([float(value) for value in point.values()])
+        return succeeded(number, point, float(x.sum()), size=float(np.sqrt(np.mean((x - 0.85) ** 2))) - 0.1)
+
+    history = [told(i, {f"x{k}": float(x) for k, x in enumerate(rng.random(25))}) for i in range(1, 101)]
+    made = optimizer(study(space, constraints=[BOUND], seed=0), history)
+    for number in range(101, 113):
+        history.append(told(number, made.ask(number, []).suggestion.point))
+        made.tell(history[-1:])
+
+    missing = [o.measurement.metrics["size"] for o in history if o.measurement is not None]
+    assert min(missing[:100]) > 0.2
+    assert min(missing) < 0.1
+
+
+def test_a_search_with_constraints_looks_closer() -> None:
+    """A thousand times, with as many points on each scale."""
+    for results in (10, 100):
+        plain, bounded = (Effort().search_after(results, is_bounded=flag) for flag in (False, True))
+        assert bounded.closest == pytest.approx(plain.closest / 1000)
+        assert bounded.near == 2 * plain.near
+        assert replace(bounded, closest=plain.closest, near=plain.near) == plain
 
 
 def test_a_lucky_measurement_is_not_the_one_to_beat() -> None:

@@ -64,6 +64,8 @@ CENTERS = 5
 INCUMBENTS = 64
 CANDIDATES = 256
 """Results among which the Pareto front is looked for."""
+LATEST = 1024
+"""Results among which the most promising are looked for while none can be the best."""
 WIDE = 20
 LUCK = 1.0
 """A result that kept a constraint is not believed if the model's mean there is so many deviations beyond the bound."""
@@ -122,6 +124,9 @@ class Effort:
         fit = FitConfig(averaged=min(10 + 4 * dimensions, 60))
         if dimensions <= WIDE:
             return cls(fit)
+        # Which of many dimensions count is not seen in a part of the results, and what the rest contradicts goes astray by tens of
+        # deviations.
+        fit = replace(fit, fit_size=fit.active_size)
         local = SearchConfig(anywhere=16, near=512, starts=6, rounds=2, calls=6)
         return cls(fit, search=local, brief=local)
 
@@ -385,15 +390,15 @@ class StudyModel:
         return [self._improvement(believed, incumbents, ahead, random, alone=not others), *others]
 
     def _incumbents(self) -> NDArray[np.intp]:  # (k,)
-        """Rows of the results among which the best ones are: trials that can be the best; all if none can."""
-        rows = np.flatnonzero(self._eligible) if self._eligible.any() else np.arange(len(self._eligible))
+        """Rows of the results among which the best ones are: trials that can be the best; the latest if none can."""
+        if not self._eligible.any():
+            return np.arange(len(self._values))[-(LATEST if len(self.objectives) == 1 else CANDIDATES) :]
+        rows = np.flatnonzero(self._eligible)
         values = self._values[rows]
         if values.shape[1] == 1:
             rows = rows[np.argsort(values[:, 0], kind="stable")[:INCUMBENTS]]
         elif len(rows) > CANDIDATES:
             rows = rows[np.argsort(merit(values), kind="stable")[:CANDIDATES]]
-        if not self._eligible.any():
-            return rows
         # Luck may have let a measurement pass.
         kept = self._is_expected_feasible(self.objectives[0].inputs_at(rows), LUCK)
         return rows[kept] if kept.any() else rows
@@ -401,14 +406,14 @@ class StudyModel:
     def _centers(self, posterior: Posterior, incumbents: NDArray[np.intp], terms: Sequence[Term]) -> Array:  # (k, d)
         """The best points known: by the model's mean, which is not misled by luck. While none can be the best, those that promise most."""
         model = self.objectives[0]
+        if not self._eligible.any():
+            order = np.argsort(-total(terms, model.inputs_at(incumbents)), kind="stable")
+            return model.units_at(incumbents[order[:CENTERS]])
         if len(self.objectives) > 1:
             rows = incumbents[front(self._values[incumbents])]
             return model.units_at(rows[spread(self._values[rows], 2 * CENTERS)])
-        if self._eligible.any():
-            merits = model.mean_at(posterior, incumbents, np.empty(0, dtype=np.intp)).mean(axis=0)
-        else:
-            merits = -total(terms, model.inputs_at(incumbents))
-        return model.units_at(incumbents[np.argsort(merits, kind="stable")[:CENTERS]])
+        mean = model.mean_at(posterior, incumbents, np.empty(0, dtype=np.intp)).mean(axis=0)
+        return model.units_at(incumbents[np.argsort(mean, kind="stable")[:CENTERS]])
 
     def _predictions(self, units: Array, posteriors: Sequence[tuple[Posterior, Transform]]) -> dict[str, Prediction]:
         canonical, active = self.cube.canonical(units[np.newaxis].copy())

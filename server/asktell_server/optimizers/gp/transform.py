@@ -7,9 +7,10 @@ Values are scaled by a power of two first, so that no difference of the better o
                  however bad the rest is it cannot drown that shape (the idea of Vizier's half-rank warping [1]_, with the
                  logarithm, which is smooth, in place of ranks). Of several objectives the front counts, not what is best in
                  one: if that reaches farther than the median, the middle of its values takes the median's place
-    constraint   arsinh(v / scale) of the violation v, scale the LINEAR quantile of |v|: 0 stays the boundary, around which the shape is
-                 hardly bent, since that is where the best feasible point is likely to be; what is far out drowns nothing. (The
-                 logarithm of [2]_ has a kink at the boundary, which costs a model precision where it matters most.)
+    constraint   arsinh(v / scale) of the violation v: 0 stays the boundary, around which the shape is hardly bent, since that is where
+                 the best feasible point is likely to be. The scale is the LINEAR quantile of |v|, but no more than WIDEST times the
+                 median, so that what is far out drowns nothing. (The logarithm of [2]_ has a kink at the boundary, which costs a
+                 model precision where it matters most.)
     cost         log y
     label        as it is
 
@@ -33,7 +34,8 @@ FARTHEST = float(np.arcsinh(LARGEST))
 LONG = 4.0
 """Where the second logarithm begins: at exp(LONG - 1) = 20 times the distance of the median."""
 LINEAR = 0.8
-"""Of the results, this share is within the scale of a constraint, where its transform is almost linear."""
+"""Of the results that are not just on a bound, this share is within the constraint's scale, where its transform is almost linear."""
+WIDEST = 10.0
 TINY = 1e-9
 """What is nearer to the lowest value than this share of what a front reaches says nothing about the front's shape."""
 BEYOND = 1.0
@@ -153,9 +155,11 @@ class ConstraintTransform(Transform):
         """The transform that n violations ask for."""
         size = np.abs(violation)
         positive = size[size > 0]
-        # One of the values: between two of them there may be an overflow.
-        scale = float(np.quantile(positive, LINEAR, method="lower")) if len(positive) else 1.0
-        return cls(max(scale, 1e-300))
+        if not len(positive):
+            return cls(1.0)
+        # Both are one of the values: between two of them there may be an overflow.
+        median, scale = np.quantile(positive, [0.5, LINEAR], method="lower").tolist()
+        return cls(max(min(scale, WIDEST * median), 1e-300))
 
     def forward(self, y: Array) -> Array:
         with np.errstate(over="ignore"):
