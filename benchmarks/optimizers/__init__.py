@@ -14,7 +14,7 @@ either is not made again. Extra flags for our server: ASKTELL_BENCH_SERVER_FLAGS
 ASKTELL_BENCH_VERBOSE=1. Environments are made by `scripts/peers [NAME...]`.
 
 `--keep` writes the runs of a report to a file for the repository: `benchmarks/runs.jsonl.xz` has those of
-docs/benchmarks-slow-peers.md, which can so be made again, and added to where only a peer or a problem is new.
+docs/benchmarks.md and more seeds, so that it can be made again, and added to where only a peer or a problem is new.
 An engine that has changed needs all of its own runs again: `--peers asktell-gp --redo`.
 
     space.py         a search space in neutral form
