@@ -163,6 +163,7 @@ def test_the_kept_observations_are_those_of_the_posterior() -> None:
     m = fitted_length(40, EAGER)
     kept = chosen(scene.units[:m], scene.y[:m], 12).tolist() + list(range(m, 40))
     assert len(posterior.geometry) == len(kept)
+    assert made._resting().tolist() == kept
     assert np.array_equal(posterior.y[0], transform.forward(scene.y[kept]))
     assert np.allclose(transform.forward(scene.y), ObjectiveTransform.of(scene.y).forward(scene.y))
 

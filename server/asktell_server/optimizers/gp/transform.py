@@ -9,8 +9,8 @@ Values are scaled by a power of two first, so that no difference of the better o
                  one: if that reaches farther than the median, the middle of its values takes the median's place
     constraint   arsinh(v / scale) of the violation v: 0 stays the boundary, around which the shape is hardly bent, since that is where
                  the best feasible point is likely to be. The scale is the LINEAR quantile of |v|, but no more than WIDEST times the
-                 median, so that what is far out drowns nothing. (The logarithm of [2]_ has a kink at the boundary, which costs a
-                 model precision where it matters most.)
+                 median, so that what is far out drowns nothing. (The curvature of [2]_'s logarithm jumps at the boundary, which
+                 costs a model precision where it matters most.)
     cost         log y
     label        as it is
 

@@ -156,7 +156,9 @@ class PostgresWriter(BatchWriter):
         except (_Spoilt, psycopg.Error):
             transaction.forget()
             return False
-        except Exception:  # of a work or what it wrote: from the first byte sent on errors are the exchange's; the thread runs them again
+        # A mistake in what makes statements of what works wrote (works' own errors are theirs, see `_attempt`). Nothing is sent here
+        # either: what fails once libpq was given a statement is the exchange's error.
+        except Exception:
             _log.exception("the event loop could not send works; the thread runs them")
             transaction.forget()
             return False
