@@ -6,7 +6,8 @@ dimension-scaled log-normal prior, Hvarfner et al. 2024), or MixedSingleTaskGP w
 
     one objective           LogEI one after the other, qLogEI with X_pending in parallel, qLogNEI if noisy (Ament et al. 2023)
     with constraints        qLogEI with a model for each constraint
-    several objectives      qLogNEHVI, reference point inferred from the front
+    several objectives      qLogNEHVI; the reference point, which the tutorials take as known, is the worst value seen of each objective.
+                            (`infer_reference_point` keeps close to the front: a front of a point or two then hardly grows.)
 
 Acquisition functions are optimised by `optimize_acqf` with 10 restarts and 512 raw samples, and over discrete parameters by
 `optimize_acqf_mixed_alternating` with half of each, since it takes seconds a restart. Conditional spaces are flattened.
@@ -28,8 +29,6 @@ from botorch.fit import fit_gpytorch_mll
 from botorch.models import MixedSingleTaskGP, ModelListGP, SingleTaskGP
 from botorch.optim import optimize_acqf
 from botorch.optim.optimize_mixed import optimize_acqf_mixed_alternating
-from botorch.utils.multi_objective.hypervolume import infer_reference_point
-from botorch.utils.multi_objective.pareto import is_non_dominated
 from botorch.utils.sampling import draw_sobol_samples
 from gpytorch.mlls import ExactMarginalLogLikelihood, SumMarginalLogLikelihood
 
@@ -132,13 +131,9 @@ class BoTorch(Peer):
         k = len(self.brief.objectives)
         constraints = [lambda z, i=i: z[..., i] for i in range(k, y.shape[1])] or None
         if k > 1:
-            front = y[:, :k]
-            if constraints:
-                feasible = (y[:, k:] <= 0).all(dim=1)
-                front = front[feasible] if feasible.any() else front
             return qLogNoisyExpectedHypervolumeImprovement(
                 model,
-                ref_point=infer_reference_point(front[is_non_dominated(front)]),
+                ref_point=y[:, :k].min(dim=0).values,
                 X_baseline=x,
                 objective=IdentityMCMultiOutputObjective(outcomes=list(range(k))) if constraints else None,
                 constraints=constraints,
