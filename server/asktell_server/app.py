@@ -37,6 +37,7 @@ from asktell_server.optimizers.base import SourceStudy
 from asktell_server.optimizers.registry import preload
 from asktell_server.rpc.access import Gate
 from asktell_server.rpc.boundary import Boundary
+from asktell_server.rpc.doorkeeper import Doorkeeper
 from asktell_server.rpc.reading import Registrar
 from asktell_server.rpc.servicer import Servicer
 from asktell_server.rpc.tls import RotatingCertificate, TlsConfig, UnusableCertificate, reaches_beyond_loopback
@@ -152,7 +153,9 @@ class App:
                 Gate(authenticators, access.certificates),
                 AuditLog(access.audit, metrics.audit_line_lost),
             )
-        self._servicer = Boundary(metrics, gate, self._audit).guarded(servicer, _DESCRIPTOR)
+        boundary = Boundary(metrics, gate, self._audit)
+        self._servicer = boundary.guarded(servicer, _DESCRIPTOR)
+        self._interceptors = [] if gate is None else [Doorkeeper(SERVICE, gate, boundary)]
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
         self._health = health_aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -241,6 +244,7 @@ class App:
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
         limit = self.config.max_message_bytes
         server = grpc.aio.server(
+            interceptors=self._interceptors,
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),

@@ -249,6 +249,10 @@ def unusable(folder: Path, authority: Authority) -> Iterator[tuple[Path, Path, P
     yield one.cert, one.key, junk, f"{junk} holds no certificate in PEM that can be read"
     yield one.cert, locked, authority.cert, f"the key in {locked} has a passphrase"
     yield one.cert, odd, authority.cert, f"the key in {odd} is of a kind that gRPC cannot use"
+    for curve in (ec.SECP521R1, ec.SECP224R1, ec.SECP256K1, ec.BrainpoolP256R1):
+        bent = folder / f"{curve.name}.key"
+        bent.write_bytes(private_pem(ec.generate_private_key(curve())))
+        yield one.cert, bent, authority.cert, f"the key in {bent} is of a kind that gRPC cannot use; take RSA, P-256 or"
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authority) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-# Each connection has a thread; more at once are closed. A scraper and a kubelet need one each.
-MOST_CONNECTIONS = 64
+# Each connection has a thread; more at once are closed. A scraper and a kubelet need one each, and must find a place beside others.
+MOST_CONNECTIONS = 256
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -52,7 +52,7 @@ class _Server6(_Server):
 
 
 class _QuietHandler(WSGIRequestHandler):
-    timeout = 30  # a client that says nothing must not hold a thread for ever
+    timeout = 5  # a client that says nothing must not hold a place for long
 
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing: scrapes are no news."""

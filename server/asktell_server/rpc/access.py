@@ -7,7 +7,7 @@ A name that cannot be read belongs to no project; the method itself refuses it, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import reduce
@@ -24,6 +24,7 @@ from asktell_server.service.certificates import CertificateRoles
 
 if TYPE_CHECKING:  # generic only in the stubs
     Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Iterable[tuple[str, str | bytes]] | None
 
 ALL_PROJECTS = "projects/-"
 HEADER = "authorization"
@@ -69,6 +70,10 @@ def visible_projects() -> frozenset[str] | None:
     return None if caller is None else caller.projects
 
 
+def _headers(metadata: Metadata) -> list[str | bytes]:
+    return [value for key, value in metadata or () if key == HEADER]
+
+
 # What gRPC calls the names in a client's certificate, by ours.
 _PEER = {"dns": "peer_dns", "uri": "peer_uri", "email": "peer_email", "common_name": "x509_common_name"}
 
@@ -88,13 +93,22 @@ class Gate:
 
     async def identify(self, context: Context) -> Principal:
         """Who calls. Raises Unauthenticated, StorageUnavailable."""
-        values = [value for key, value in context.invocation_metadata() or () if key == HEADER]
-        caller = self._by_certificate(context) if not values else None
+        headers = _headers(context.invocation_metadata())
+        caller = self._by_certificate(context) if not headers else None
         if caller is None:
-            header = values[0] if len(values) == 1 else ""
-            caller = await authenticate(header if isinstance(header, str) else "", self._authenticators)
+            caller = await self._by_token(headers)
         _caller.set(caller)
         return caller
+
+    async def turn_away(self, metadata: Metadata) -> None:
+        """Raises what `identify` will raise, if the headers alone say so. Nothing is known yet of the connection and its certificate."""
+        headers = _headers(metadata)
+        if headers or self._certificates is None:
+            await self._by_token(headers)
+
+    async def _by_token(self, headers: Sequence[str | bytes]) -> Principal:
+        header = headers[0] if len(headers) == 1 else ""
+        return await authenticate(header if isinstance(header, str) else "", self._authenticators)
 
     def _by_certificate(self, context: Context) -> Principal | None:
         if self._certificates is None:

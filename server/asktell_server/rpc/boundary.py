@@ -121,6 +121,18 @@ class Boundary:
 
         return call
 
+    def refusal(self, name: str, error: Exception) -> grpc.RpcMethodHandler[Any, Any]:
+        """Stands for the method `name` in a call that ends with `error`. It reads no request."""
+
+        async def call(_: AsyncIterator[Any], context: Context) -> None:
+            started = time.perf_counter()
+            code, message, trailers = self._status(name, error, None)
+            self._record(name, code, None, None, context)
+            self._finished(name, code, started, None)
+            await context.abort(code, message, trailers)
+
+        return grpc.stream_unary_rpc_method_handler(call)
+
     def _status(self, name: str, error: Exception, request: Any) -> Status:
         if isinstance(error, AskTellError):
             status = to_status(error)

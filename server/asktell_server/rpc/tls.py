@@ -33,9 +33,9 @@ class UnusableCertificate(Exception):
 class TlsConfig:
     """Files in PEM. They may be symbolic links that move.
 
-    `cert`: the server's certificate, followed by the intermediate ones if there are any. `key`: its private key, RSA or
-    elliptic curve, without a passphrase. `client_ca`: certificates of the authorities whose clients are let in; every
-    client must then show a certificate of theirs (mutual TLS). None: clients need no certificate.
+    `cert`: the server's certificate, followed by the intermediate ones if there are any. `key`: its private key, RSA, P-256 or P-384,
+    without a passphrase. `client_ca`: certificates of the authorities whose clients are let in; every client must then show a
+    certificate of theirs (mutual TLS). None: clients need no certificate.
     """
 
     cert: Path
@@ -142,6 +142,9 @@ def _public_key(pem: bytes, path: Path) -> rsa.RSAPublicKey | ec.EllipticCurvePu
         raise UnusableCertificate(f"the key in {path} has a passphrase; the server needs it without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UnusableCertificate(f"{path} holds no private key in PEM that can be read") from error
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise UnusableCertificate(f"the key in {path} is of a kind that gRPC cannot use; take RSA or an elliptic curve")
-    return key.public_key()
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.public_key()
+    # BoringSSL refuses other curves, or its peers do.
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
+        return key.public_key()
+    raise UnusableCertificate(f"the key in {path} is of a kind that gRPC cannot use; take RSA, P-256 or P-384")
