@@ -59,7 +59,7 @@ def terms_of(scene: Scene) -> dict[str, Term]:
         "hopeless improvement": LogExpectedImprovement(posterior, best - 60.0),
         "sure improvement": LogExpectedImprovement(posterior, best + 60.0),
         "feasibility": LogProbabilityBelow(posterior),
-        "success": LogProbabilityBelow(posterior, 0.25),
+        "success": LogProbabilityBelow(posterior, 0.25, 8.0),
         "cost": NegativeMean(posterior, 1.7),
         "belief": LogBelief(Belief(scene.cube, scene.layout, priors(scene)), 3),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -107,6 +108,45 @@ def test_failures_are_avoided() -> None:
         [float(s.point["x"]) for s in asked(blind, 25, 4)]
     )
     assert all(float(s.point["x"]) > 0.3 for s in suggestions)
+
+
+@pytest.mark.parametrize(
+    "works", [lambda x, y: x > 0.8, lambda x, y: x + y < 0.6, lambda x, y: math.hypot(x - 0.3, y - 0.7) > 0.1]
+)
+def test_a_search_goes_on_where_the_optimum_fails(works: Callable[[float, float], bool]) -> None:
+    """What promises most fails, half-planes or a hole: a fair part of the late trials succeeds, and they go on finding better results."""
+    made = optimizer(study(SQUARE), [])
+    best = {}
+    successes = 0
+    for number in range(1, 51):
+        point = dict(made.ask(number, []).suggestion.point)
+        if works(float(point["x"]), float(point["y"])):
+            made.tell([succeeded(number, point, bowl(point))])
+            successes += number > 30
+            best[number] = bowl(point)
+        else:
+            made.tell([failed(number, point)])
+
+    assert successes >= 4
+    assert min(best.values()) < min(value for number, value in best.items() if number <= 25)
+
+
+def test_caution_grows_with_failures_and_ends_with_successes() -> None:
+    """The weight of the probability of success doubles with each failure, to 256 times; each result halves it, to once."""
+    made = optimizer(study(SQUARE), told(spread(SQUARE, 8), bowl))
+    made.ask(9, [])
+    model = made._model
+    assert model is not None
+    weights = []
+    for number in range(9, 49):
+        point = spread(SQUARE, 48)[number - 1]
+        made.tell([failed(number, point) if number < 21 else succeeded(number, point, bowl(point))])
+        made._up_to_date()
+        weights.append(2**model._caution)
+
+    assert weights[:12] == [2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 256, 256]
+    assert weights[12:21] == [128, 64, 32, 16, 8, 4, 2, 1, 1]
+    assert set(weights[21:]) == {1}
 
 
 @pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.INFEASIBLE])

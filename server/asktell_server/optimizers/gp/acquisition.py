@@ -64,15 +64,16 @@ class LogExpectedImprovement(Term):
 
 
 class LogProbabilityBelow(Term):
-    """log of the mean over hyperparameter sets of P(f(x) + shift <= 0): that a constraint is kept, or a trial succeeds."""
+    """`weight` times the log of the mean over hyperparameter sets of P(f(x) <= 0): that a constraint is kept, or a trial succeeds."""
 
-    def __init__(self, posterior: Posterior, extra_variance: float = 0.0) -> None:
+    def __init__(self, posterior: Posterior, extra_variance: float = 0.0, weight: float = 1.0) -> None:
         self._posterior = posterior
         self._extra_variance = extra_variance
+        self._weight = weight
 
     def value(self, inputs: Inputs) -> Array:
         mean, variance = self._posterior.predict(inputs)
-        return logmeanexp(log_ndtr(-mean / np.sqrt(variance + self._extra_variance))[0], axis=0)
+        return self._weight * logmeanexp(log_ndtr(-mean / np.sqrt(variance + self._extra_variance))[0], axis=0)
 
     def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
         at = self._posterior.at(inputs)
@@ -82,7 +83,7 @@ class LogProbabilityBelow(Term):
         value, slope = log_ndtr(u)
         share = softmax(value, axis=0)
         gradient = at.gradients(-share * slope / deviation, -0.5 * share * slope * u / variance)
-        return logmeanexp(value, axis=0), gradient.sum(axis=0)
+        return self._weight * logmeanexp(value, axis=0), self._weight * gradient.sum(axis=0)
 
 
 class NegativeMean(Term):

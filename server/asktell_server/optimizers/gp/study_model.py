@@ -79,6 +79,11 @@ CORNER = 1e-6
 """How near the best points a search with constraints looks."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
+MAX_CAUTION = 8
+"""The probability of success counts to the power 2^c. Each failure raises c by one, up to this, each other result lowers it: where what
+promises most always fails, about half of the trials go elsewhere. Else all would go there in the end, since next to good results
+improvements become so small that no probability above 0 outweighs them.
+"""
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,7 @@ class StudyModel:
         self._cost = self._model(64, LogTransform.of) if self.settings.cost_metric else None
         self._label = self._model(65, lambda _: IdentityTransform())
         self._failures = 0
+        self._caution = 0
         self._results = 0
         # Rows of the objectives' models: whether the trial can be the best, and its values, smaller is better.
         self._eligible: Mask = np.empty(0, dtype=np.bool_)
@@ -230,6 +236,8 @@ class StudyModel:
         failed = [o.state in (TrialState.FAILED, TrialState.INFEASIBLE) for o in observations]
         add(self._label, list(range(len(failed))), [1.0 if f else -1.0 for f in failed], [0.0] * len(failed))
         self._failures += sum(failed)
+        for each in failed:
+            self._caution = min(self._caution + 1, MAX_CAUTION) if each else max(self._caution - 1, 0)
         self._results += len(failed)
         taught = [i for i, o in enumerate(observations) if o.measurement is not None and not failed[i]]
 
@@ -325,7 +333,9 @@ class StudyModel:
         chances = self._constraint_posteriors(ahead)
         terms: list[Term] = [LogProbabilityBelow(posterior) for posterior in chances]
         if self._failures:
-            terms.append(LogProbabilityBelow(_believing(self._label.posterior()[0], ahead), LABEL_VARIANCE))
+            terms.append(
+                LogProbabilityBelow(_believing(self._label.posterior()[0], ahead), LABEL_VARIANCE, 2.0**self._caution)
+            )
         return terms
 
     def _constraint_posteriors(self, ahead: Inputs | None) -> list[Posterior]:

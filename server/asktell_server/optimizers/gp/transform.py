@@ -38,8 +38,8 @@ LINEAR = 0.8
 WIDEST = 10.0
 TINY = 1e-9
 """What is nearer to the lowest value than this share of what a front reaches says nothing about the front's shape."""
-BEYOND = 1.0
-"""How far beyond the worst value a prediction may lie, in units of the bent scale."""
+FURTHER = 2.0
+"""How many times as far from the lowest value as the worst one a prediction may lie."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
@@ -113,10 +113,10 @@ class ObjectiveTransform(Transform):
         return (z - self.center) / self.deviation
 
     def backward(self, z: Array) -> Array:
-        # A model that is unsure would else predict any number at all.
-        bent = np.minimum(self.center + self.deviation * z, self.highest + BEYOND)
         with np.errstate(over="ignore"):  # what overflows is cut
-            return np.clip(np.ldexp(self.lowest + self.unit * _unbent(bent), self.exponent), -LARGEST, LARGEST)
+            # A model that is unsure would else predict any number at all.
+            raised = np.minimum(_unbent(self.center + self.deviation * z), FURTHER * _unbent(np.asarray(self.highest)))
+            return np.clip(np.ldexp(self.lowest + self.unit * raised, self.exponent), -LARGEST, LARGEST)
 
     def slope(self, y: Array) -> Array:
         with np.errstate(over="ignore"):  # of values that the transform was not made for
