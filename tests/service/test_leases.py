@@ -149,6 +149,23 @@ async def test_a_late_result_withdraws_the_waiting_retry(running: InProcess) -> 
     assert await _counts(running, study) == study_pb2.Study.TrialCounts(running=1, succeeded=1, expired=1)
 
 
+async def test_a_late_result_withdraws_the_retry_of_a_retry(running: InProcess) -> None:
+    """So it is where the retry was given out and lost, too, and waits for its own retry; another trial's retry stays."""
+    study = await _study(running)
+    first, other = [(await _ask(running, study)).name for _ in range(2)]
+    await running.pass_time(61)
+    retries = {(await _ask(running, study)).retry_of for _ in range(2)}
+    await running.pass_time(61)
+
+    await running.service.Tell(pb.TellRequest(name=first, measurement=RESULT))
+    waiting = [await _trial(running, f"{study}/trials/{number}") for number in (5, 6)]
+
+    assert retries == {1, 2}
+    assert [(trial.retry_of, trial.state) for trial in waiting] == [(3, State.EXPIRED), (4, State.WAITING)]
+    assert (await _trial(running, other)).state == State.EXPIRED
+    assert await _counts(running, study) == study_pb2.Study.TrialCounts(waiting=1, succeeded=1, expired=4)
+
+
 async def test_a_late_result_leaves_a_running_retry_alone(running: InProcess) -> None:
     """A retry that is being evaluated goes on when the expired trial gets its result after all; both results count."""
     study = await _study(running)

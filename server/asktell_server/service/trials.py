@@ -401,15 +401,24 @@ class Trials:
 
     @staticmethod
     def _superseded(tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int) -> list[Trial]:
-        """The waiting retry of an expired trial that got its result after all, withdrawn."""
+        """The waiting retry of an expired trial that got its result after all, or the retry of that, withdrawn."""
         after = trial.number  # a retry is made after what it repeats
         while waiting := tx.trials(study.id, states=[TrialState.WAITING], after_number=after, limit=100):
-            retry = next((each for each in waiting if each.retry_of == trial.number), None)
+            retry = next((each for each in waiting if _repeats(tx, study.id, each, trial.number)), None)
             if retry is not None:
                 reason = f"superseded: trial {trial.number} got its result after all"
                 return [replace(retry, state=TrialState.EXPIRED, state_reason=reason, revision=revision, end_time=now)]
             after = waiting[-1].number
         return []
+
+
+def _repeats(tx: Transaction, study_id: int, trial: Trial, number: int) -> bool:
+    """Whether the trial repeats another, at once or by way of retries in between that expired too."""
+    before = trial.retry_of
+    while before is not None and before > number:
+        between = tx.trial(study_id, before)
+        before = None if between is None else between.retry_of
+    return before == number
 
 
 def _too_large(size: int) -> str:
