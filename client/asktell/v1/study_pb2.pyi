@@ -604,7 +604,8 @@ class StoppingCriteria(_message.Message):
     MAX_FAILED_TRIALS_FIELD_NUMBER: _builtins.int
     max_trials: _builtins.int
     """Number of trials, those waiting and running included, those expired not. 0 means no limit. Beyond it Ask answers
-    FAILED_PRECONDITION, reason TRIAL_LIMIT_REACHED; the study is COMPLETED when the last of them ends.
+    FAILED_PRECONDITION, reason TRIAL_LIMIT_REACHED; the study is COMPLETED when the last of them ends. Trials that clients
+    enqueue are given out beyond it, too, and an expired trial whose late result is taken counts again.
     """
     target: _builtins.float
     """Stop once a trial's objective is at least this good. One objective only."""

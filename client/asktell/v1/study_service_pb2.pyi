@@ -14,7 +14,7 @@ its effect is on disk.
 
 Every call below may be sent again after UNAVAILABLE or a lost connection: calls that create something take a
 `request_id` under which a repeat returns what the first call made, the others can be repeated as they are. A
-`request_id` is any string of 1 to 128 characters, unique per logical call (a random UUID); it is remembered for at
+`request_id` is any string of 1 to 128 printable characters, unique per logical call (a random UUID); it is remembered for at
 least 24 hours, per method and study. The same id with another body is refused: INVALID_ARGUMENT, reason
 REQUEST_ID_REUSED.
 
