@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from sqlalchemy import create_engine
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import migrate, version
+from asktell_server.storage.beside import write_beside
 from asktell_server.storage.schema import metadata
 from asktell_server.storage.sql import SqlStorage
-from asktell_server.testing.samples import a_study, add_study, ask, full_trial
+from asktell_server.testing.samples import NOW, a_study, add_study, ask, full_trial
 
 from .helpers import Commits, opened
 
@@ -71,7 +74,7 @@ async def test_commits_are_durable(tmp_path: Path) -> None:
 
 
 async def test_a_second_server_is_refused(tmp_path: Path) -> None:
-    """The message names the path, also when it is reached by a link; the first server goes on; after it the way is free."""
+    """The message names the file, also when it is reached by a link; the first server goes on; after it the way is free."""
     path = tmp_path / "studies.db"
     link = tmp_path / "link.db"
     async with opened(path) as storage:
@@ -83,8 +86,124 @@ async def test_a_second_server_is_refused(tmp_path: Path) -> None:
 
     assert str(path) in message
     assert "another server" in message
-    assert str(link) in by_link
+    assert by_link == message
     assert found is not None
+
+
+async def test_a_file_with_several_names_is_refused(tmp_path: Path) -> None:
+    """Its log goes by one of them, so that a server under another would miss commits: no name opens it, until it has one again."""
+    path, other = tmp_path / "studies.db", tmp_path / "other.db"
+    async with opened(path):
+        pass
+    os.link(path, other)
+    first, second = await refusal(path), await refusal(other)
+    other.unlink()
+    async with opened(path):
+        pass
+
+    assert f"{path} has 2 names" in first
+    assert f"{other} has 2 names" in second
+
+
+async def test_a_database_made_through_a_link_is_where_the_link_leads(tmp_path: Path) -> None:
+    """With log and lock beside it, for its owner alone, and with nothing beside the link."""
+    link, real = tmp_path / "links" / "studies.db", tmp_path / "real" / "studies.db"
+    for folder in (link.parent, real.parent):
+        folder.mkdir()
+    link.symlink_to("../real/studies.db")
+    before = os.umask(0)
+    try:
+        async with opened(link) as storage:
+            location = storage.location
+            await add_study(storage, a_study())
+            made = {path.name: stat.S_IMODE(path.stat().st_mode) for path in real.parent.iterdir()}
+    finally:
+        os.umask(before)
+
+    assert location == str(real)
+    assert made == dict.fromkeys(("studies.db", "studies.db-wal", "studies.db-shm", "studies.db.lock"), 0o600)
+    assert list(link.parent.iterdir()) == [link]
+
+
+async def test_a_damaged_log_is_found_through_links(tmp_path: Path) -> None:
+    """Of the file or of a folder on the way to it: what can still be seen of the damage stays."""
+    path, log = tmp_path / "real" / "studies.db", tmp_path / "real" / "studies.db-wal"
+    path.parent.mkdir()
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "link.db").symlink_to("folder/studies.db")
+    async with opened(path) as storage:
+        await add_study(storage, a_study())
+        for _ in range(5):
+            await storage.write(ask("default", "digits"))
+        content = bytearray(log.read_bytes())
+        left = path.read_bytes()
+    content[len(content) // 2] ^= 1
+    path.write_bytes(left)  # as a killed server leaves them
+    log.write_bytes(content)
+
+    for way in (path, tmp_path / "folder" / "studies.db", tmp_path / "link.db"):
+        assert f"the log {log} is damaged" in await refusal(way)
+        with pytest.raises(StorageUnavailable, match="is damaged"):
+            write_beside(str(way), lambda tx: tx.revoke_token("x", NOW))
+    assert log.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("sqlite://studies.db", "sqlite:///studies.db"),
+        ("sqlite://folder/studies.db", "sqlite:////folder/studies.db"),
+        ("sqlite:///studies.db?mode=memory", "sqlite:///studies.db"),
+        ("sqlite://", ":memory:"),
+        ("sqlite:///", ":memory:"),
+        ("", ":memory:"),
+    ],
+)
+async def test_no_url_means_memory_by_a_slip(
+    url: str, right: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What names no file, or more than a file, is refused, and the message shows the right form."""
+    monkeypatch.chdir(tmp_path)
+
+    assert right in await refusal(url)
+    assert not list(tmp_path.iterdir())
+
+
+async def test_memory_has_a_name(tmp_path: Path) -> None:
+    """As a path and as a URL."""
+    for name in (":memory:", "sqlite:///:memory:"):
+        async with opened(name) as storage:
+            assert storage.location == ":memory:"
+
+
+async def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe is not waited for; the end of a loop of links is looked for once."""
+    os.mkfifo(tmp_path / "pipe.db")
+    (tmp_path / "loop.db").symlink_to("loop.db")
+
+    assert "is no file" in await refusal(tmp_path / "pipe.db")
+    assert "loop.db" in await refusal(tmp_path / "loop.db")
+
+
+async def test_a_damaged_schema_is_refused(tmp_path: Path) -> None:
+    """Also where SQLite's message quotes bytes that are no text, and where an earlier release's tables are damaged."""
+    path = tmp_path / "studies.db"
+    async with opened(path):
+        pass
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"AUTOINCREMENT", b"\xd7UTOINCREMENT"))
+    quoted = await refusal(path)
+    path.write_bytes(whole)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = x'ff'")
+    strange = await refusal(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'r0001'")  # whose next would make what is there
+    connection.close()
+
+    assert "cannot open the database" in quoted
+    assert "newer release" in strange
+    assert "cannot be brought up to date" in await refusal(path)
 
 
 async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage import sqlite
+from asktell_server.storage import sqlite, wal
 from asktell_server.storage.base import Transaction
-from asktell_server.storage.migrate import is_current, upgrade_sqlite
+from asktell_server.storage.migrate import upgrade_sqlite
 from asktell_server.storage.opening import is_postgresql
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
+from asktell_server.storage.version import is_newest
 
 T = TypeVar("T")
 
@@ -41,10 +41,11 @@ def write_beside(url: str, work: Callable[[Transaction], T]) -> T:
         raise StorageUnavailable("a database in memory is gone with its server; name a file")
     if not Path(path).exists():
         raise StorageUnavailable(f"there is no database {path}; `asktell migrate` or `asktell serve` makes one")
+    wal.require_whole(path)
     try:
         connection = sqlite.connect_writer(path)
         try:
-            if not _is_current(connection):
+            if not is_newest(connection):
                 with sqlite.lock_file(path):
                     upgrade_sqlite(connection)
             connection.execute("BEGIN IMMEDIATE")
@@ -55,11 +56,5 @@ def write_beside(url: str, work: Callable[[Transaction], T]) -> T:
             return result
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except sqlite.FAILURES as error:
         raise StorageUnavailable(f"cannot change the database {path}: {error}") from error
-
-
-def _is_current(connection: sqlite3.Connection) -> bool:
-    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
-    with engine.connect() as wrapped:
-        return is_current(wrapped)

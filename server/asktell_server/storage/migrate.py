@@ -14,7 +14,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, StaticPool, create_engine, inspect
+from sqlalchemy.exc import SQLAlchemyError
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage.schema import metadata
@@ -48,7 +50,7 @@ def upgrade(connection: Connection) -> None:
     tables = set(inspect(connection).get_table_names())
     if current - known and {"studies", "trials"} <= tables:
         raise StorageUnavailable(
-            f"the database was made by a newer release (schema {', '.join(sorted(current - known))}); "
+            f"the database was made by a newer release (schema {', '.join(sorted(map(str, current - known)))}); "
             "use that release or a newer one"
         )
     foreign = tables & metadata.tables.keys() if not current else {"alembic_version"} if current - known else set()
@@ -60,19 +62,17 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def is_current(connection: Connection) -> bool:
-    """Whether the schema is the newest that this release knows."""
-    newest = ScriptDirectory.from_config(alembic_config()).get_heads()
-    return set(MigrationContext.configure(connection).get_current_heads()) == set(newest)
-
-
 def upgrade_sqlite(connection: sqlite3.Connection) -> None:
-    """`upgrade` in one transaction of a DBAPI connection in autocommit mode."""
+    """`upgrade` in one transaction of a DBAPI connection in autocommit mode; raises StorageUnavailable also for damage."""
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
-    with engine.connect() as wrapped:
-        connection.execute("BEGIN IMMEDIATE")
-        upgrade(wrapped)
-        connection.execute("COMMIT")
+    try:
+        with engine.connect() as wrapped:
+            connection.execute("BEGIN IMMEDIATE")
+            upgrade(wrapped)
+            connection.execute("COMMIT")
+    except (SQLAlchemyError, CommandError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise StorageUnavailable(f"the database's schema cannot be brought up to date: {reason}") from error
 
 
 # Of the advisory lock under which a schema is made or upgraded: "asktell" in ASCII.

@@ -13,7 +13,6 @@ import queue
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import IO, TypeVar, cast
 
 from sqlalchemy.dialects import sqlite as sqlite_dialect
@@ -116,12 +115,7 @@ class SqlStorage:
         try:
             if self._path != sqlite.MEMORY:
                 self._lock = sqlite.lock_file(self._path)
-                lost = wal.lost_commits(Path(f"{self._path}-wal"))
-                if lost:
-                    raise StorageUnavailable(
-                        f"the log {self._path}-wal is damaged: {lost} commits behind the damage cannot be read; "
-                        "`asktell doctor` says what can be done"
-                    )
+                wal.require_whole(self._path)
             writer = sqlite.connect_writer(self._path)
             self._connections.append(writer)
             if not is_newest(writer):
@@ -133,7 +127,7 @@ class SqlStorage:
                     reader = sqlite.connect_reader(self._path)
                     self._connections.append(reader)
                     self._readers.put((reader, self._transaction(reader)))
-        except sqlite3.Error as error:
+        except (*sqlite.FAILURES, OSError) as error:
             self._close()
             raise StorageUnavailable(f"cannot open the database {self._path}: {error}") from error
         except BaseException:

@@ -19,12 +19,27 @@ from itertools import product
 from pathlib import Path
 from typing import BinaryIO
 
+from asktell_server.domain.errors import StorageUnavailable
+
 _HEADER, _FRAME = 32, 24
 _MAGIC = 0x377F0682  # with the lowest bit set: checksums over big-endian words
 _MASK = 0xFFFFFFFF
 _PAGES = tuple(2**n for n in range(9, 17))
 
 Sums = tuple[int, int]
+
+
+def require_whole(database: str) -> None:
+    """Raises StorageUnavailable if commits are lost in the log of `database` (from `sqlite.path_of`), or it cannot be read."""
+    try:
+        lost = lost_commits(Path(f"{database}-wal"))
+    except OSError as error:
+        raise StorageUnavailable(f"cannot read the log {database}-wal: {error.strerror}") from error
+    if lost:
+        raise StorageUnavailable(
+            f"the log {database}-wal is damaged: at least {lost} commits behind the damage cannot be read; "
+            "`asktell doctor` says what can be done"
+        )
 
 
 def lost_commits(path: Path) -> int:
