@@ -15,9 +15,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from asktell_server.admin.__main__ import commands
+from asktell_server.admin.partial import partial
 
 from ..rpc.calls import ask_one, every_trial, number, study_of, tell
 from ..support import serving, stub
@@ -30,6 +31,11 @@ def trials_in(path: Path) -> int:
     """Trials in a database."""
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM trials").fetchone()[0])
+
+
+def partials(folder: Path) -> list[Path]:
+    """What is unfinished, or was left unfinished, in a folder."""
+    return list(folder.glob(".*.asktell-partial"))
 
 
 def mode(path: Path) -> int:
@@ -264,7 +270,7 @@ def test_a_url_of_another_database_is_not_taken_for_a_file(command: str, url: st
     done = CliRunner().invoke(commands, [command, *target, "--db", url])
 
     examines = command == "doctor" and why == "pg_dump"  # it tries, but there is no such host
-    assert done.exit_code == (2 if examines else 1)
+    assert done.exit_code == (2 if command == "doctor" else 1)
     assert ("cannot connect" if examines else why) in done.output
     assert "s3cret" not in done.output
     assert not Path("studies.db").exists()
@@ -310,10 +316,9 @@ def test_a_kill_leaves_no_half_file(command: str, tmp_path: Path) -> None:
     target = tmp_path / "target.db"
     arguments = [target, "--db", path, "--force"] if command == "backup" else [whole, "--db", target, "--force"]
 
-    partial = target.with_name("target.db.partial")
     for delay_s in (0.0, 0.01, 0.03, 0.06, 0.1):
         process = subprocess.Popen([sys.executable, "-m", "asktell.cli.entry", command, *map(str, arguments)])
-        while not partial.exists() and process.poll() is None:
+        while not partials(tmp_path) and process.poll() is None:
             time.sleep(0.001)
         time.sleep(delay_s)
         process.kill()
@@ -324,5 +329,158 @@ def test_a_kill_leaves_no_half_file(command: str, tmp_path: Path) -> None:
             assert trials_in(target) == trials_in(path)
 
     assert asktell(command, *arguments).returncode == 0
-    assert not partial.exists()
+    assert not [left for left in partials(tmp_path) if list(left.iterdir())]
     assert trials_in(target) == trials_in(path)
+
+
+def run(*arguments: object) -> Result:
+    """A command without a process of its own."""
+    return CliRunner().invoke(commands, list(map(str, arguments)))
+
+
+def test_files_that_look_like_partial_ones_are_left_alone(tmp_path: Path) -> None:
+    """Databases, backups and whole folders may be called as the tool calls what it has not finished."""
+    path = filled(tmp_path).rename(tmp_path / "copy.db.partial")
+    backup, restored = tmp_path / "new.db.partial", tmp_path / "new.db"
+    folder, link = tmp_path / ".mine.asktell-partial", tmp_path / ".link.asktell-partial"
+    folder.mkdir()
+    (folder / "notes").write_text("mine")
+    link.symlink_to(folder)
+    shutil.copy(path, backup)
+    mine = sorted(tmp_path.iterdir())
+
+    copied = run("backup", tmp_path / "copy.db", "--db", path)
+    put_back = run("restore", backup, "--db", restored)
+
+    assert (copied.exit_code, put_back.exit_code) == (0, 0), copied.output + put_back.output
+    assert set(mine) < set(tmp_path.iterdir())
+    assert trials_in(path) == trials_in(backup) == trials_in(restored) == trials_in(tmp_path / "copy.db")
+    assert (folder / "notes").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_is_cleared_away_but_not_what_another_works_on(tmp_path: Path) -> None:
+    """A lock tells the two apart."""
+    path = filled(tmp_path)
+    left = tmp_path / ".left.asktell-partial"
+    left.mkdir()
+    (left / "copy").touch()
+    (left / "copy-journal").touch()
+
+    with partial(tmp_path / "other.db") as worked_on:
+        done = run("backup", tmp_path / "copy.db", "--db", path)
+        assert worked_on.exists()
+
+    assert done.exit_code == 0, done.output
+    assert not partials(tmp_path)
+
+
+def test_links_lead_to_one_database(tmp_path: Path) -> None:
+    """A restore through a link replaces the file and keeps it, not the link; a backup may be read and written through links too."""
+    path = filled(tmp_path)
+    (tmp_path / "links").mkdir()
+    link, copy, copied = (tmp_path / "links" / name for name in ("studies.db", "copy.db", "copied.db"))
+    link.symlink_to(path)
+    copy.symlink_to(tmp_path / "copy.db")
+    copied.symlink_to(tmp_path / "copy.db")
+
+    made = run("backup", copy, "--db", link)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM trials WHERE number = 8")
+        connection.commit()
+    restored = run("restore", copied, "--db", link, "--force")
+
+    assert (made.exit_code, restored.exit_code) == (0, 0), made.output + restored.output
+    assert all(name.is_symlink() for name in (link, copy, copied))
+    assert trials_in(path) == trials_in(tmp_path / "copy.db") == trials_in(Path(f"{path}.replaced")) + 1
+    assert not Path(f"{path}.replaced").is_symlink()
+    assert mode(tmp_path / "copy.db") == 0o600
+
+
+def test_a_restore_that_was_killed_is_taken_back_by_the_next(tmp_path: Path) -> None:
+    """Between two of its steps the old database has two names: nothing opens it then, and the next restore keeps it whole, with its log."""
+    path, copy = filled(tmp_path), tmp_path / "copy.db"
+    assert run("backup", copy, "--db", path).exit_code == 0
+    kept = Path(f"{path}.replaced")
+    os.link(path, kept)
+    Path(f"{kept}-wal").write_bytes(b"log")
+
+    refused = run("migrate", "--db", path)
+    looked = run("doctor", "--db", path)
+    done = run("restore", copy, "--db", path, "--force")
+
+    assert refused.exit_code == 1
+    assert "restore again" in refused.output
+    assert looked.exit_code == 1
+    assert done.exit_code == 0, done.output
+    assert f"kept as {kept}\n" in done.output
+    assert path.stat().st_nlink == kept.stat().st_nlink == 1
+    assert Path(f"{kept}-wal").exists()
+    assert run("doctor", "--db", path).exit_code == 0
+
+
+def test_a_database_is_not_restored_from_itself_or_by_one_of_several_names(tmp_path: Path) -> None:
+    """A line says why, and nothing is changed."""
+    path, copy, other = filled(tmp_path), tmp_path / "copy.db", tmp_path / "other.db"
+    assert run("backup", copy, "--db", path).exit_code == 0
+    itself = run("restore", path, "--db", path, "--force")
+    os.link(path, other)
+    before = sorted(tmp_path.iterdir())
+
+    named_twice = run("restore", copy, "--db", path, "--force")
+    by_either = [run("backup", tmp_path / "second.db", "--db", name) for name in (path, other)]
+
+    assert itself.exit_code == 1
+    assert "is the database itself" in itself.output
+    for refused in (named_twice, *by_either):
+        assert refused.exit_code == 1
+        assert "has 2 names" in refused.output
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_no_backup_is_put_beside_a_log_that_is_not_its_own(tmp_path: Path) -> None:
+    """SQLite would read that log into it."""
+    path, target = filled(tmp_path), tmp_path / "copy.db"
+    Path(f"{target}-wal").write_text("of another")
+
+    done = run("backup", target, "--db", path)
+
+    assert done.exit_code == 1
+    assert "has a log beside it" in done.output
+    assert not target.exists()
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    """Whatever is asked of one."""
+    path, pipe = filled(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    for arguments in (
+        ("backup", tmp_path / "copy.db", "--db", pipe),
+        ("backup", pipe, "--db", path, "--force"),
+        ("restore", pipe, "--db", tmp_path / "new.db"),
+        ("restore", path, "--db", pipe, "--force"),
+        ("migrate", "--db", pipe),
+        ("token", "list", "--db", pipe),
+        ("doctor", "--db", pipe),
+        ("doctor", "--db", pipe, "--discard-damaged-log"),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == (2 if "doctor" in arguments else 1), arguments
+        assert "is no file" in done.output
+
+
+def test_damage_in_what_is_replaced_does_not_get_into_what_is_restored(tmp_path: Path) -> None:
+    """A time of revocation that is none revokes all the same, as of now."""
+    path, copy = filled(tmp_path), tmp_path / "copy.db"
+    made = run("token", "create", "ci", "--role", "viewer", "--project", "p", "--db", path).stdout.strip().split("_")[1]
+    assert run("backup", copy, "--db", path).exit_code == 0
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE tokens SET revoke_time = 'x'")
+        connection.commit()
+
+    done = run("restore", copy, "--db", path, "--force")
+
+    assert done.exit_code == 0, done.output
+    assert made in done.stderr
+    assert "revoked" in run("token", "list", "--db", path).output
+    assert run("doctor", "--db", path).exit_code == 0

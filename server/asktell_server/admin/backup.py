@@ -1,71 +1,84 @@
 """`asktell backup` and `asktell restore`: a database copied while it is in use, and put back.
 
-A copy is made under a temporary name (`TARGET.partial`), checked, made durable, and then given its name in one step: a process that
-is killed on the way leaves no half file under the name that counts, and the next run overwrites the temporary one.
+A copy is made in a place of its own (`partial`), checked, made durable, and then given its name in one step: a process that is killed
+on the way leaves no half file under the name that counts.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sqlite3
 import stat
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from asktell_server.admin import files, options
+from asktell_server.admin.partial import partial, put_in_place, sync
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage import sqlite
+from asktell_server.storage import codec, sqlite, wal
+
+_FAILURES = (OSError, *sqlite.FAILURES, StorageUnavailable)
 
 
 @click.command()
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(dir_okay=False, resolve_path=True, path_type=Path))
 @options.database
 @click.option("--force", is_flag=True, help="Overwrite TARGET.")
 def backup(target: Path, database: str, force: bool) -> None:
     """Copy a database to the file TARGET, consistent and checked, while a server may be using it."""
     source = files.sqlite_path(database)
-    if not source.exists():
-        raise click.ClickException(f"there is no database {source}")
-    if target.exists() and not force:
-        raise click.ClickException(f"{target} exists; choose another name or say --force")
-    if target.resolve() in {
-        source.resolve().with_name(source.resolve().name + end) for end in ("", "-wal", "-shm", ".lock")
-    }:
+    if target in {source.with_name(source.name + end) for end in ("", "-wal", "-shm", "-journal", ".lock")}:
         raise click.ClickException("a backup cannot take the place of the database itself, of its log or of its lock")
-    partial = target.with_name(target.name + ".partial")
     try:
-        files.require_whole_log(source)
-        rows = _copied(source, partial)
-        files.put_in_place(partial, target)
-    except (OSError, sqlite3.Error, StorageUnavailable) as error:
-        partial.unlink(missing_ok=True)
+        if not source.exists():
+            raise click.ClickException(f"there is no database {source}")
+        if target.exists() and not force:
+            raise click.ClickException(f"{target} exists; choose another name or say --force")
+        sqlite.require_file(str(target))
+        _require_no_log(target)
+        sqlite.require_one_name(str(source))
+        wal.require_whole(str(source))
+        with partial(target) as copy:
+            rows = _copied(source, copy)
+            put_in_place(copy, target)
+    except _FAILURES as error:
         raise click.ClickException(f"no backup was made: {error}") from error
     click.echo(f"{target}: {files.described(rows)}")
 
 
-def _copied(source: Path, partial: Path) -> dict[str, int]:
-    """Copies the database as it is at one moment into `partial` and reads the copy; returns its rows by table."""
-    files.make_empty(partial)
-    with closing(files.connect(source)) as there, closing(sqlite3.connect(partial, isolation_level=None)) as here:
+def _require_no_log(file: Path) -> None:
+    """Raises StorageUnavailable if SQLite would read a log into the database `file`: that was in use, and is no backup."""
+    for log in (file.with_name(file.name + end) for end in ("-wal", "-journal")):
+        if log.exists() and log.stat().st_size:
+            raise StorageUnavailable(f"{file} has a log beside it ({log.name}): it is a database in use, not a backup")
+
+
+def _copied(source: Path, copy: Path) -> dict[str, int]:
+    """Copies the database as it is at one moment into `copy` and reads it; returns its rows by table."""
+    with closing(files.connect(source)) as there, closing(sqlite3.connect(copy, isolation_level=None)) as here:
         there.execute("BEGIN")  # from the first row that is read, everything is as it was then
         rows = files.counts(there)
         there.backup(here)
         here.execute("PRAGMA journal_mode=DELETE")  # one file, without a log
-    with closing(files.connect(partial, immutable=True)) as copy:
-        wrong = files.problem_with(copy)
+    with closing(files.connect(copy, immutable=True)) as made:
+        wrong = files.problem_with(made)
         if wrong:
             raise StorageUnavailable(f"the copy of {source} is no good: {wrong}; see `asktell doctor`")
-        copied = files.counts(copy)
+        copied = files.counts(made)
     if copied != rows:
         raise StorageUnavailable(f"the copy holds {copied}, the database {rows}")
     return rows
 
 
 @click.command()
-@click.argument("backup", metavar="BACKUP", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "backup", metavar="BACKUP", type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
+)
 @options.database
 @click.option(
     "--force",
@@ -79,34 +92,34 @@ def restore(backup: Path, database: str, force: bool) -> None:
     the replaced database has as revoked stay revoked.
     """
     path = files.sqlite_path(database)
-    log = files.log_of(backup)
-    if log.exists() and log.stat().st_size:
-        raise click.ClickException(f"{backup} has a log beside it ({log.name}): it is in use, not a backup")
     try:
+        if path.exists() and path.samefile(backup):
+            raise click.ClickException(f"{backup} is the database itself, not a backup of it")
+        _require_no_log(backup)
         with closing(files.connect(backup, immutable=True)) as connection:
             wrong = files.problem_with(connection)
             rows = {} if wrong else files.counts(connection)
-    except sqlite3.Error as error:
-        wrong, rows = f"it cannot be read: {error}", {}
+    except _FAILURES as error:
+        wrong, rows = str(error), {}
     if wrong:
         raise click.ClickException(f"{backup} cannot be restored: {wrong}")
     if path.exists() and not force:
         raise click.ClickException(f"{path} exists; --force replaces it, and keeps it as {_free_name(path).name}")
-    partial = path.with_name(path.name + ".partial")
     try:
-        with sqlite.lock_file(str(path)):
-            files.make_empty(partial)
-            shutil.copyfile(backup, partial)
-            revoked = _revoke_again(path, partial)
-            with closing(files.connect(partial, immutable=True)) as copy:
-                if files.counts(copy) != rows or files.problem_with(copy):
+        sqlite.require_file(str(path))
+        with sqlite.lock_file(str(path)), partial(path) as copy:
+            _undo_killed(path)
+            sqlite.require_one_name(str(path))
+            shutil.copyfile(backup, copy)
+            revoked = _revoke_again(path, copy)
+            with closing(files.connect(copy, immutable=True)) as made:
+                if files.counts(made) != rows or files.problem_with(made):
                     raise StorageUnavailable(f"the copy of {backup} is no good")
             kept = _set_aside(path)
             if kept is not None:
-                partial.chmod(stat.S_IMODE(kept.stat().st_mode))
-            files.put_in_place(partial, path)
-    except (OSError, sqlite3.Error, StorageUnavailable) as error:
-        partial.unlink(missing_ok=True)
+                copy.chmod(stat.S_IMODE(kept.stat().st_mode))
+            put_in_place(copy, path)
+    except _FAILURES as error:
         raise click.ClickException(f"nothing was restored: {error}") from error
     click.echo(f"{path}: {files.described(rows)}")
     if kept is not None:
@@ -124,29 +137,31 @@ def restore(backup: Path, database: str, force: bool) -> None:
         )
 
 
-def _revoke_again(path: Path, partial: Path) -> list[str] | None:
-    """Revokes in `partial` what is revoked in the database at `path`; the ids of what changed, or None if that cannot be read."""
+def _revoke_again(path: Path, copy: Path) -> list[str] | None:
+    """Revokes in `copy` what is revoked in the database at `path`; the ids of what changed, or None if that cannot be read."""
     if not path.exists():
         return []
     try:
-        files.require_whole_log(path)
+        wal.require_whole(str(path))
         with closing(files.connect(path)) as old:
             if not _has_tokens(old):
                 return []
             revoked = old.execute(
                 "SELECT revoke_time, id FROM tokens WHERE revoke_time IS NOT NULL ORDER BY id"
             ).fetchall()
-    except (StorageUnavailable, sqlite3.Error):
+    except (StorageUnavailable, *sqlite.FAILURES):
         return None
-    with closing(sqlite3.connect(partial, isolation_level=None)) as new:
+    now = codec.time_to_us(datetime.now(UTC))
+    with closing(sqlite3.connect(copy, isolation_level=None)) as new:
         if not _has_tokens(new):
             return []
         new.execute("BEGIN")
         again = [
-            token_id
+            str(token_id)
             for time, token_id in revoked
             if new.execute(
-                "UPDATE tokens SET revoke_time = ? WHERE id = ? AND revoke_time IS NULL", (time, token_id)
+                "UPDATE tokens SET revoke_time = ? WHERE id = ? AND revoke_time IS NULL",
+                (time if isinstance(time, int) and 0 <= time <= now else now, token_id),  # damage is not copied
             ).rowcount
         ]
         new.execute("COMMIT")
@@ -175,13 +190,25 @@ def _set_aside(path: Path) -> Path | None:
     log, kept = files.log_of(path), _free_name(path)
     there = path.exists()
     if there:
-        with suppress(StorageUnavailable, sqlite3.Error):  # what is damaged is kept as it is, log and all
-            files.require_whole_log(path)
+        with suppress(StorageUnavailable, *sqlite.FAILURES):  # what is damaged is kept as it is, log and all
+            wal.require_whole(str(path))
             with closing(sqlite3.connect(path, isolation_level=None)) as old:
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         os.link(path, kept)
     if log.exists():
         log.replace(files.log_of(kept))
     path.with_name(path.name + "-shm").unlink(missing_ok=True)
-    files.sync(path.parent.resolve())
+    sync(path.parent)
     return kept if there else None
+
+
+def _undo_killed(path: Path) -> None:
+    """Takes back what a restore that was killed had set aside, when the old database still has its own name too."""
+    if not path.exists():
+        return
+    beside = path.parent.glob(f"{glob.escape(path.name)}.replaced*")
+    for kept in [name for name in beside if not name.is_symlink() and name.samefile(path)]:
+        log, kept_log = files.log_of(path), files.log_of(kept)
+        if kept_log.exists() and not (log.exists() and log.stat().st_size):
+            kept_log.replace(log)
+        kept.unlink()
