@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from asktell.v1 import study_service_pb2, study_service_pb2_grpc
+from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import Trial
 from asktell_server.engine.admission import Admission, AdmissionConfig
@@ -54,6 +55,7 @@ from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
 from asktell_server.service.watching import Watching
 from asktell_server.storage.base import ForeignCommit, Snapshot, Storage
+from asktell_server.storage.codec import UNREADABLE
 from asktell_server.storage.opening import open_storage
 
 log = structlog.get_logger()
@@ -170,10 +172,9 @@ class App:
         """Serves from when it returns. Raises StorageUnavailable, CannotListen."""
         credentials = self._credentials()
         await self.storage.start()
-        # What takes longest before the first ask for a model is answered is to load one: begin at once.
-        active = [StudyState.ACTIVE]
-        self.host.warm_up(await self.storage.read(lambda tx: tx.studies(None, active, None, _LOOKED_AT)))
         try:
+            # What takes longest before the first ask for a model is answered is to load one: begin at once.
+            self.host.warm_up(await self._active_studies())
             await self._listen(credentials)
         except BaseException:
             await self.host.stop()
@@ -214,6 +215,16 @@ class App:
         if self._audit is not None:
             self._audit.close()
         log.info("stopped")
+
+    async def _active_studies(self) -> list[Study]:
+        """Some of them. Raises StorageUnavailable, also if one of them cannot be read."""
+        active = [StudyState.ACTIVE]
+        try:
+            return await self.storage.read(lambda tx: tx.studies(None, active, None, _LOOKED_AT))
+        except UNREADABLE as error:
+            raise StorageUnavailable(
+                f"the database holds a study that cannot be read; see `asktell doctor` ({type(error).__name__}: {error})"
+            ) from error
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """Those of the gRPC port; None for one without TLS. Raises CannotListen."""

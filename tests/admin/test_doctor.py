@@ -7,8 +7,11 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tracemalloc
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psycopg
@@ -16,6 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from asktell_server.admin.__main__ import commands
+from asktell_server.admin.examine import examine
+from asktell_server.storage.sqlite import lock_file
 from asktell_server.storage.wal import lost_commits
 from asktell_server.testing.postgresql import PostgresServer
 
@@ -121,12 +126,39 @@ ROWS = [
     ("UPDATE trials SET measurement = NULL WHERE number = 7", "trial", "trial 7: measurement is missing"),
     ("UPDATE trials SET create_time = 9223372036854775807 WHERE number = 7", "trial", "cannot be read: OverflowError"),
     (f"UPDATE trials SET parameters = '{'[' * 100_000}' WHERE number = 7", "trial", "cannot be read: RecursionError"),
-    ("UPDATE trials SET revision = 'x' WHERE number = 7", "study", "makes no sense: TypeError"),
+    (
+        'UPDATE trials SET predictions = \'{"loss":["x",1]}\' WHERE number = 7',
+        "trial",
+        "trial 7 cannot be read: TypeError",
+    ),
+    (
+        "UPDATE trials SET state = 'FAILED', measurement = '{\"metrics\":{\"loss\":NaN}}' WHERE number = 7",
+        "trial",
+        "trial 7: metrics['loss'] must be a finite number",
+    ),
+    (
+        'UPDATE trials SET measurement = \'{"metrics":{"loss":"x"}}\' WHERE number = 7',
+        "trial",
+        "trial 7 cannot be read",
+    ),
+    (
+        "UPDATE studies SET next_number = 9223372036854775807",
+        "numbers",
+        "9223372036854775798 trials are missing: 9, 10",
+    ),
+    (
+        "UPDATE studies SET spec = replace(spec, '\"max\":1.0', '\"max\":-1.0')",
+        "study",
+        "parameters[0].float.max must be",
+    ),
     ("UPDATE studies SET spec = '{}' WHERE name = 'kept'", "study", "cannot be read: KeyError"),
+    ("UPDATE studies SET best_value = '\"x\"' WHERE name = 'kept'", "best", "the best trial is said to be 1 (x)"),
     ("UPDATE studies SET spec = '{\"version\":99}' WHERE name = 'kept'", "study", "has version 99"),
     ("UPDATE measurements SET measurement = '[]' WHERE number = 6", "measurement", "trial 6, step 1"),
     ("UPDATE measurements SET step = 5 WHERE number = 6", "measurement", "is not what its row says"),
     ("UPDATE requests SET response = 'x'", "requests", "request 'told 0.9'"),
+    ("UPDATE requests SET response = '[]'", "requests", "is said to have answered []"),
+    ("UPDATE requests SET scope = 'Ask x'", "requests", "of 'Ask x': it is said to have answered {}"),
     (
         "UPDATE trials SET lease_expire_time = NULL WHERE lease_expire_time > 0",
         "leases",
@@ -149,7 +181,35 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("statement", "check", "message"), ROWS, ids=[message[:40] for _, _, message in ROWS])
+# SQLite keeps in a column what PostgreSQL would refuse.
+TYPES = [
+    (
+        "UPDATE trials SET revision = 'x' WHERE number = 7",
+        "revision of the row with study_id 1, number 7 in trials is 'x'",
+    ),
+    (
+        "UPDATE trials SET attempt = 'x'",
+        "attempt of the row with study_id 1, number 1 in trials is 'x', not a whole number",
+    ),
+    ("UPDATE trials SET attempt = 'x'", "and 4 more"),
+    ("UPDATE studies SET revision = x'00' WHERE name = 'kept'", "revision of the row with id 1 in studies is b'\\x00'"),
+    ("UPDATE studies SET next_number = 1e300", "next_number of the row with id 1 in studies is 1e+300"),
+    ("UPDATE measurements SET revision = 'x' WHERE number = 6", "number 6, step 1 in measurements is 'x'"),
+    ("UPDATE trials SET notes = x'ff'", "notes of the row with study_id 1, number 1 in trials is b'\\xff', not text"),
+    (
+        "UPDATE trials SET worker = CAST(x'ff' AS TEXT)",
+        "worker of the row with study_id 1, number 1 in trials is b'\\xff'",
+    ),
+    ("UPDATE requests SET time = 'x'", "time of the row with scope 'Tell "),
+    (
+        "UPDATE studies SET state = CAST(x'41ff' AS TEXT), name = CAST(x'ff' || rowid AS TEXT)",
+        "state of the row with id 1",
+    ),
+]
+ALL_ROWS = [*ROWS, *((statement, "types", message) for statement, message in TYPES)]
+
+
+@pytest.mark.parametrize(("statement", "check", "message"), ALL_ROWS, ids=[message[:40] for _, _, message in ALL_ROWS])
 def test_rows_that_do_not_fit_together_are_found(statement: str, check: str, message: str, path: Path) -> None:
     """Each finding names the place, how bad it is and what to do; the exit status is that of the worst."""
     change(path, statement)
@@ -184,7 +244,7 @@ def whole_postgresql(postgres: PostgresServer, tmp_path_factory: pytest.TempPath
 
 
 # Types and foreign keys are PostgreSQL's own business.
-ON_POSTGRESQL = [row for row in ROWS if row[1] != "foreign keys" and "revision = 'x'" not in row[0]]
+ON_POSTGRESQL = [row for row in ROWS if row[1] != "foreign keys"]
 
 
 @pytest.mark.parametrize(
@@ -341,3 +401,124 @@ def test_a_disk_without_room_is_found(path: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(small)], check=True)
 
     assert (status, findings[0]["check"]) == (2, "disk")
+
+
+def test_what_a_database_holds_does_not_steer_the_terminal(path: Path) -> None:
+    """Characters that are not to be printed are shown as what they are."""
+    change(path, "UPDATE studies SET project = 'a' || char(27) || '[2J' || char(10) || 'b'")
+
+    done = CliRunner().invoke(commands, ["doctor", "--db", str(path)])
+
+    assert done.exit_code == 2
+    assert "\x1b" not in done.output
+    assert r"a\x1b[2J\nb" in done.output
+
+
+def broken(path: Path) -> None:
+    """Damages the schema's text, so that SQLite's message quotes what is no text."""
+    path.write_bytes(path.read_bytes().replace(b"AUTOINCREMENT", b"\xd7UTOINCREMENT"))
+
+
+def test_a_damaged_schema_ends_every_command_in_a_line(path: Path, tmp_path: Path) -> None:
+    """A finding, or an error; no traceback, and no file is made."""
+    broken(path)
+    before = sorted(tmp_path.iterdir())
+
+    status, findings = examined(path)
+    served = asktell("serve", "--db", path, "--listen", "127.0.0.1:0")
+    others = [
+        CliRunner().invoke(commands, list(map(str, arguments)))
+        for arguments in (
+            ("backup", tmp_path / "copy.db", "--db", path),
+            ("restore", path, "--db", tmp_path / "new.db"),
+            ("migrate", "--db", path),
+            ("token", "list", "--db", path),
+        )
+    ]
+
+    assert (status, findings[0]["check"]) == (2, "integrity")
+    assert "cannot be read" in findings[0]["message"]
+    assert served.returncode == 1
+    assert served.stderr.startswith("Error: cannot open the database")
+    for done in others:
+        assert done.exit_code == 1
+        assert isinstance(done.exception, SystemExit), done.exception
+        assert done.output.startswith("Error: ")
+    assert set(tmp_path.iterdir()) == {*before, path.with_name("studies.db.lock")}
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments"),
+    [
+        ("UPDATE studies SET spec = '{}' WHERE name = 'kept'", ("serve", "--listen", "127.0.0.1:0")),
+        (
+            "INSERT INTO tokens (id, digest, name, grants, create_time) VALUES ('i', 'd', 'n', '[', 0)",
+            ("token", "list"),
+        ),
+    ],
+)
+def test_rows_that_cannot_be_read_end_a_command_in_a_line(
+    statement: str, arguments: tuple[str, ...], path: Path
+) -> None:
+    """Which says who can tell more."""
+    change(path, statement)
+
+    done = asktell(*arguments, "--db", path)
+
+    assert done.returncode == 1
+    assert "asktell doctor" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_is_damaged_ends_in_findings(seed: int, path: Path) -> None:
+    """Bytes changed anywhere, and files cut off: nothing is found, or errors with what to do, in a moment."""
+    random = Random(seed)
+    content = bytearray(path.read_bytes())
+    for _ in range(random.choice([1, 3, 20, 200])):
+        content[random.randrange(len(content))] = random.randrange(256)
+    path.write_bytes(content[: random.randrange(len(content))] if seed % 5 == 0 else content)
+
+    done = CliRunner().invoke(commands, ["doctor", "--db", str(path), "--json"])
+
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    status, findings = read(done.exit_code, done.stdout)
+    assert status == (2 if findings else 0)
+
+
+def test_what_doctor_cannot_do_is_an_error_too(path: Path) -> None:
+    """Status 1 is for warnings: a log that a server still writes to, a database in memory, a URL with a slip."""
+    with closing(sqlite3.connect(path)), lock_file(str(path)):
+        served = CliRunner().invoke(commands, ["doctor", "--db", str(path), "--discard-damaged-log", "--json"])
+    memory, slip = (CliRunner().invoke(commands, ["doctor", "--db", url]) for url in (":memory:", "sqlite://a.db"))
+
+    status, findings = read(served.exit_code, served.stdout)
+    assert (status, findings[0]["check"]) == (2, "log")
+    assert "another server" in findings[0]["message"]
+    assert memory.exit_code == slip.exit_code == 2
+    assert "sqlite:///a.db" in slip.output
+    assert not Path("a.db").exists()
+
+
+def test_a_long_history_is_not_held_in_memory(path: Path) -> None:
+    """The examination takes hardly more for a hundred times the trials, each with a long note."""
+
+    def peak() -> int:
+        tracemalloc.start()
+        try:
+            examine(path, datetime.now(UTC), 7)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few = peak()
+    change(
+        path,
+        "WITH RECURSIVE n (i) AS (SELECT 9 UNION ALL SELECT i + 1 FROM n WHERE i < 900) INSERT INTO trials "
+        "SELECT study_id, i, 'FAILED', '', revision, revision, create_time, NULL, end_time, NULL, '', 1, NULL, parameters, source, "
+        "predictions, detail, NULL, labels, hex(zeroblob(10000)) FROM n, trials WHERE study_id = 1 AND number = 7",
+        "UPDATE studies SET next_number = 901, failed_count = failed_count + 892 WHERE id = 1",
+    )
+
+    assert not examine(path, datetime.now(UTC), 7)
+    assert peak() < few + 2_000_000

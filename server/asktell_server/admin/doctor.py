@@ -11,12 +11,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from asktell_server.admin import files, options
-from asktell_server.admin.examine import Finding, examine, examine_postgresql
+from asktell_server.admin.examine import examine, examine_postgresql
+from asktell_server.admin.findings import ERROR, RESTORE, Finding
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite
 from asktell_server.storage.opening import is_postgresql
@@ -39,14 +41,25 @@ def doctor(database: str, as_json: bool, stale_days: float, discard_damaged_log:
         if discard_damaged_log:
             raise click.UsageError("--discard-damaged-log is for SQLite files; PostgreSQL takes care of its own log")
         _report("the database", examine_postgresql(database, datetime.now(UTC), stale_days), as_json=as_json)
-    path = files.sqlite_path(database)
-    if discard_damaged_log and path.exists():
-        try:
-            with sqlite.lock_file(str(path)), closing(sqlite3.connect(path, isolation_level=None)) as connection:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except (StorageUnavailable, sqlite3.Error) as error:
-            raise click.ClickException(str(error)) from error
+    try:
+        path = files.sqlite_path(database)
+    except click.ClickException as error:
+        wrong = Finding("database", ERROR, error.message, "give what the server has in --db")
+        _report("the database", [wrong], as_json=as_json)
+    try:
+        if discard_damaged_log and path.exists():
+            _discard_damaged_log(path)
+    except (StorageUnavailable, OSError, *sqlite.FAILURES) as error:
+        wrong = Finding("log", ERROR, f"it cannot be discarded: {error}", RESTORE)
+        _report(str(path), [wrong], as_json=as_json)
     _report(str(path), examine(path, datetime.now(UTC), stale_days), as_json=as_json)
+
+
+def _discard_damaged_log(path: Path) -> None:
+    sqlite.require_file(str(path))
+    sqlite.require_one_name(str(path))
+    with sqlite.lock_file(str(path)), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _report(name: str, findings: Sequence[Finding], *, as_json: bool) -> NoReturn:
@@ -65,5 +78,10 @@ def _report(name: str, findings: Sequence[Finding], *, as_json: bool) -> NoRetur
 
 
 def _text(finding: Finding) -> str:
-    mend = f"\n    mend: {finding.mend}" if finding.mend else ""
-    return f"{finding.level}: {finding.check}: {finding.message}{mend}"
+    mend = f"\n    mend: {_printable(finding.mend)}" if finding.mend else ""
+    return f"{finding.level}: {finding.check}: {_printable(finding.message)}{mend}"
+
+
+def _printable(text: str) -> str:
+    """What is quoted of a database may be anything, and must not steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

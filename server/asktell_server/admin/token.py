@@ -16,6 +16,7 @@ from asktell_server.admin import options
 from asktell_server.domain.access import Grant, Role, Token, grants
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.service.authentication import issue
+from asktell_server.storage import codec
 from asktell_server.storage.base import Transaction
 from asktell_server.storage.beside import write_beside
 
@@ -51,6 +52,10 @@ def _run(database: str, work: Callable[[Transaction], T]) -> T:
         return write_beside(database, work)
     except StorageUnavailable as error:
         raise click.ClickException(str(error)) from error
+    except codec.UNREADABLE as error:
+        raise click.ClickException(
+            f"the database holds a token that cannot be read; see `asktell doctor` ({error})"
+        ) from error
 
 
 @click.group(context_settings={"show_default": True})

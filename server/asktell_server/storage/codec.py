@@ -66,6 +66,9 @@ _TRIAL_STATES = {state.name: state for state in TrialState}
 _SOURCES = {source.name: source for source in SuggestionSource}
 _COUNTS = tuple((state, count_column(state)) for state in TrialState)
 
+# What the functions below that read may raise where a row is damaged.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
 to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 from_json = json.JSONDecoder().decode
 

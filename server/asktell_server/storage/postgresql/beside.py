@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 import psycopg
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage.base import Snapshot, Transaction
+from asktell_server.storage.base import Transaction
 from asktell_server.storage.postgresql.connecting import Target, one_line
 from asktell_server.storage.postgresql.listening import serving
 from asktell_server.storage.postgresql.storage import compiled, upgraded
@@ -38,10 +39,12 @@ def write_postgresql(url: str, work: Callable[[Transaction], T]) -> T:
 
 @dataclass(frozen=True)
 class Reading:
-    """A database as it is at one moment: `all` runs a query without parameters. `served`: a server is at work on it."""
+    """A database as it is at one moment: `each` runs a query without parameters, and gives its rows one by one.
 
-    all: Callable[[str], Sequence[Any]]
-    tx: Snapshot
+    `served`: a server is at work on it.
+    """
+
+    each: Callable[[str], Iterator[Any]]
     served: bool
 
 
@@ -51,14 +54,17 @@ def reading_postgresql(url: str) -> Iterator[Reading]:
     target = Target(url)
     connection = target.connect()
 
-    def all_(query: str) -> Sequence[Any]:
-        return connection.execute(query).fetchall()
+    names = count()
+
+    def each(query: str) -> Iterator[Any]:
+        with connection.cursor(f"each{next(names)}") as cursor:  # with a name, it is one on the server's side
+            yield from cursor.execute(query)
 
     try:
         served = serving(connection) > 0
         connection.execute("SET idle_in_transaction_session_timeout = 0")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield Reading(all_, PlainTransaction(connection, compiled()), served)
+        yield Reading(each, served)
     except psycopg.Error as error:
         raise StorageUnavailable(f"cannot read the database {target.location}: {one_line(error)}") from error
     finally:
