@@ -401,8 +401,13 @@ def test_a_restore_that_was_killed_is_taken_back_by_the_next(tmp_path: Path) -> 
     path, copy = filled(tmp_path), tmp_path / "copy.db"
     assert run("backup", copy, "--db", path).exit_code == 0
     kept = Path(f"{path}.replaced")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for _ in range(5):
+            connection.execute("UPDATE studies SET description = description || 'x'")
+        content = bytearray(Path(f"{path}-wal").read_bytes())
+    content[40] ^= 1  # in the first frame
     os.link(path, kept)
-    Path(f"{kept}-wal").write_bytes(b"log")
+    Path(f"{kept}-wal").write_bytes(content)
 
     refused = run("migrate", "--db", path)
     looked = run("doctor", "--db", path)
@@ -414,7 +419,7 @@ def test_a_restore_that_was_killed_is_taken_back_by_the_next(tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert f"kept as {kept}\n" in done.output
     assert path.stat().st_nlink == kept.stat().st_nlink == 1
-    assert Path(f"{kept}-wal").exists()
+    assert Path(f"{kept}-wal").read_bytes() == content
     assert run("doctor", "--db", path).exit_code == 0
 
 

@@ -43,27 +43,40 @@ def require_whole(database: str) -> None:
 
 
 def lost_commits(path: Path) -> int:
-    """How many commits lie behind damage in the log at `path`, at least; 0 if it is whole or there is none."""
+    """How many commits lie behind damage in the log at `path`, at least; 0 if it is whole or there is none.
+
+    A server may write to it meanwhile.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return 0
     with file:
-        header = file.read(_HEADER)
-        if len(header) < _HEADER:
-            return 0
-        magic, _, page, _ = struct.unpack(">4I", header[:16])
-        order = ">" if magic & 1 else "<"
-        sums = _stored(header[24:])
-        if magic & ~1 == _MAGIC and page in _PAGES and _sums(header[:24], order, (0, 0)) == sums:
-            return _behind_damage(_frames(file, page), order, header[16:24], sums, broken=False)
-        for page, order in product(_PAGES, "><"):
+        while True:
+            header = file.read(_HEADER)
+            lost = _lost_commits(file, header)
+            file.seek(0)
+            # A log that was begun anew in between, from its header on, was a mixture of two.
+            if not lost or file.read(_HEADER) == header:
+                return lost
+            file.seek(0)
+
+
+def _lost_commits(file: BinaryIO, header: bytes) -> int:
+    if len(header) < _HEADER:
+        return 0
+    magic, _, page, _ = struct.unpack(">4I", header[:16])
+    order = ">" if magic & 1 else "<"
+    sums = _stored(header[24:])
+    if magic & ~1 == _MAGIC and page in _PAGES and _sums(header[:24], order, (0, 0)) == sums:
+        return _behind_damage(_frames(file, page), order, header[16:24], sums, broken=False)
+    for page, order in product(_PAGES, "><"):
+        file.seek(_HEADER)
+        frames = _frames(file, page)
+        first, second = next(frames, b""), next(frames, b"")
+        if second and _continues(second, order, _stored(first[16:])):
             file.seek(_HEADER)
-            frames = _frames(file, page)
-            first, second = next(frames, b""), next(frames, b"")
-            if second and _continues(second, order, _stored(first[16:])):
-                file.seek(_HEADER)
-                return _behind_damage(_frames(file, page), order, first[8:16], sums, broken=True)
+            return _behind_damage(_frames(file, page), order, first[8:16], sums, broken=True)
     return 0
 
 

@@ -1,0 +1,42 @@
+"""Whether a log is whole, while SQLite writes it. What damage looks like is tested with `asktell doctor`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from asktell_server.storage import wal
+
+
+def test_a_log_that_is_begun_anew_while_it_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite overwrites a log from its start once all of it is in the database: frames of the old one are then behind those of the new."""
+    path = tmp_path / "studies.db"
+    frames = wal._frames
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (x)")
+        for _ in range(10):
+            connection.execute("INSERT INTO t VALUES (zeroblob(5000))")
+        begun: list[bool] = []
+
+        def interrupted(file: BinaryIO, page: int) -> Iterator[bytes]:
+            if not begun:
+                begun.append(True)
+                connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                for _ in range(2):
+                    connection.execute("INSERT INTO t VALUES (zeroblob(5000))")
+            return frames(file, page)
+
+        monkeypatch.setattr(wal, "_frames", interrupted)
+
+        lost = wal.lost_commits(Path(f"{path}-wal"))
+
+    assert begun
+    assert lost == 0
