@@ -2,7 +2,7 @@
 
 No reply may be INTERNAL or UNKNOWN, the log may hold no traceback, and the server's memory may not grow with the number of
 requests. UNIMPLEMENTED, UNAVAILABLE and RESOURCE_EXHAUSTED are judged too: the first only for what the release cannot do, the
-second never while the server runs, the third only with a reason of ours or for a message that is too large.
+second never while the server runs, the third only with a reason of ours or for a request that is too large.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIB = 2**20
 CONCURRENT = 32
 _FORBIDDEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS}
 _TRACE = re.compile(r"Traceback|\"level\": ?\"(?:error|critical)\"|\[error")
-_TOO_LARGE = re.compile("larger than max|metadata size exceeds")
+_TOO_LARGE = re.compile("Received message larger than max|metadata size exceeds")
 _TIMEOUT_S = {"WatchStudy": 0.1, "ExplainStudy": 1.0, "Ask": 1.0}
 # Replies that keep nobody from being told what they contain, but mean that the server did not get to it.
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -103,12 +103,12 @@ async def send(
                 reply.ParseFromString(message)
         else:
             reply.ParseFromString(await channel.unary_unary(path)(payload, timeout=timeout, metadata=headers))
-        known.learn(reply)
+        known.learn(method, payload, reply)
         code = grpc.StatusCode.OK
     except grpc.aio.AioRpcError as error:
         code = error.code()
         has_details = any(key == _DETAILS_KEY for key, _ in error.trailing_metadata() or ())
-        # gRPC itself refuses messages and headers that are too large.
+        # gRPC itself refuses requests and headers that are too large.
         too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and bool(_TOO_LARGE.search(error.details() or ""))
         ours = has_details or too_large or code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
         if code in _FORBIDDEN or not ours:

@@ -6,13 +6,17 @@ choices in a test. A request comes about in three ways:
 - *random*: each field of the message set to something of its type, nested messages likewise;
 - *plausible*: a request that would do, on studies and trials that exist, with some fields drawn anew;
 - *broken*: the bytes of either cut, flipped, repeated, or with fields in them that are unknown, of another type, or no UTF-8.
+
+A page token is made from one that a reply held, for the query that it belongs to: whole, or with another position in it.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
@@ -20,6 +24,7 @@ from google.protobuf.message import Message
 
 from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, trial_pb2
 
+T = TypeVar("T")
 SERVICE: ServiceDescriptor = study_service_pb2.DESCRIPTOR.services_by_name["StudyService"]
 PROJECT = "projects/fuzz"
 
@@ -70,30 +75,45 @@ _NAMES = (
     *("projects/.hidden/studies/a", "projects/" + "a" * 128 + "/studies/" + "b" * 128, "projects/" + "a" * 129),
     "projects/fuzz/studies/s0/trials/1/measurements/1",
 )
+# What the position in a page token may be replaced by; JSON can say what the text of a message cannot.
+_KEYS: tuple[Any, ...] = (
+    *_TEXTS,
+    *_INT64,
+    *("fuzz", "s0", "\ud800", "\udfff", "s\ud800", 2**63, -(2**63) - 1, 10**100),
+    *(0.5, 1e300, float("inf"), float("nan"), True, None, [], [["s0"]], {}, {"s0": 1}),
+)
 _NAMING_FIELDS = frozenset({"name", "parent", "study"})
 # How deep random messages nest; broken bytes nest deeper.
 _DEPTH = 6
 
 
 class Known:
-    """Names that exist (or did), for requests to be about; bounded, the oldest are forgotten."""
+    """Names that exist (or did), and requests for next pages, for requests to be about; bounded, the oldest are forgotten."""
 
     def __init__(self, size: int = 64) -> None:
         self._size = size
         self.studies: list[str] = []
         self.trials: list[str] = []
+        self.pages: dict[str, list[bytes]] = {}
+        """By method."""
 
-    def learn(self, reply: Message) -> None:
-        """Notes the studies and trials that a reply names."""
+    def learn(self, method: str, request: bytes, reply: Message) -> None:
+        """Notes the studies and trials that a reply names, and how to ask for the page after it."""
+        token = getattr(reply, "next_page_token", "")
+        if token:
+            kind = SERVICE.methods_by_name[method].input_type
+            following: Any = message_factory.GetMessageClass(kind).FromString(request)
+            following.page_token = token
+            self._add(self.pages.setdefault(method, []), following.SerializeToString())
         if isinstance(reply, study_pb2.Study):
             self._add(self.studies, reply.name)
         for trial in getattr(reply, "trials", ()):
             self._add(self.trials, trial.name)
 
-    def _add(self, names: list[str], name: str) -> None:
-        if name not in names:
-            names.append(name)
-            del names[: -self._size]
+    def _add(self, found: list[T], new: T) -> None:
+        if new not in found:
+            found.append(new)
+            del found[: -self._size]
 
 
 class Maker:
@@ -122,9 +142,28 @@ class Maker:
 
     def plausible(self, method: MethodDescriptor) -> Message:
         """A request that would do, but for up to three fields drawn anew, often none."""
+        pages = self._known.pages.get(method.name)
+        if pages and self._draw.randrange(2):
+            return self._next_page(method, self._draw.choice(pages))
         request = _PLAUSIBLE[method.name](self)
         for _ in range(self._draw.choice((0, 0, 0, 1, 1, 2, 3))):
             self._disturb(request)
+        return request
+
+    def _next_page(self, method: MethodDescriptor, payload: bytes) -> Message:
+        """The request for a page after one that was sent, or after a position that no page ends with."""
+        request: Any = message_factory.GetMessageClass(method.input_type).FromString(payload)
+        position, query = json.loads(base64.urlsafe_b64decode(request.page_token))
+        match self._draw.randrange(8):
+            case 0:
+                return request  # as it was given out
+            case 1:
+                position = self._draw.choice((None, {}, "", [], [position], [*position, *position]))
+            case 2:
+                query = self._draw.choice(_KEYS)
+            case _:
+                position[self._draw.randrange(len(position))] = self._draw.choice(_KEYS)
+        request.page_token = base64.urlsafe_b64encode(json.dumps([position, query]).encode()).decode()
         return request
 
     def broken(self, payload: bytes) -> bytes:

@@ -1,4 +1,8 @@
-"""Page tokens: opaque, bound to the query that made them, positions by key rather than by offset (AIP-158)."""
+"""Page tokens: opaque, bound to the query that made them, positions by key rather than by offset (AIP-158).
+
+They are not signed: whoever makes one up for a query sees no more than the query shows anyway. But it must be one that this server
+could have given out, so that nothing else gets to the database.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import binascii
 import json
 from collections.abc import Sequence
 
+from asktell.names import is_id
 from asktell_server.domain.errors import InvalidArgument, Violation
 from asktell_server.domain.space import INT64_MAX
 from asktell_server.service.requests import fingerprint
@@ -69,6 +74,11 @@ def _decoded(page_token: str) -> tuple[list[str | int], object] | None:
         found, made_for = json.loads(base64.urlsafe_b64decode(page_token.encode("ascii")))
     except (ValueError, TypeError, UnicodeError, binascii.Error):
         return None
-    if not isinstance(found, list) or any(isinstance(item, int) and abs(item) > INT64_MAX for item in found):
+    if not isinstance(found, list) or not all(map(_may_be_a_key, found)):
         return None
     return found, made_for
+
+
+def _may_be_a_key(item: object) -> bool:
+    """Whether positions may be made of it: ids of projects and studies, and numbers that a database can compare."""
+    return is_id(item) if isinstance(item, str) else isinstance(item, int) and abs(item) <= INT64_MAX
