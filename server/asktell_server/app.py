@@ -253,12 +253,11 @@ class App:
         return credentials
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
-        limit = self.config.max_message_bytes
         server = grpc.aio.server(
             interceptors=self._interceptors,
             options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
+                # Replies have budgets of their own (`service/reading.py`), so what is sent has no limit here.
+                ("grpc.max_receive_message_length", self.config.max_message_bytes),
                 # A second server on the same port must fail instead of taking half of the calls.
                 ("grpc.so_reuseport", 0),
                 # Long training jobs keep idle channels through proxies: allow pings every 10 s, send one every minute.

@@ -278,7 +278,7 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
 )  # fmt: skip
 @click.option(
     "--max-message-mib", type=click.IntRange(1, 1024), default=_DEFAULT.max_message_bytes // 2**20, show_envvar=True,
-    help="Largest request and reply.",
+    help="Largest request; gRPC itself refuses more. What replies hold does not depend on it.",
 )  # fmt: skip
 @_limit_options
 @click.option(

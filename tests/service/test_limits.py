@@ -283,3 +283,24 @@ def test_limits_come_from_the_environment_and_the_file_too(tmp_path: Path) -> No
             ask(service, study)
 
     assert read(caught.value).metadata["value"] == "1"
+
+
+def test_replies_do_not_depend_on_the_largest_request(tmp_path: Path) -> None:
+    """Where requests may have 1 MiB, pages, watches and asks still answer with as much as anywhere else."""
+    with serving(tmp_path, "--max-message-mib", "1") as server, stub(server.target) as service:
+        study = new_study(service, "s")
+        waiting = trial_pb2.Trial(parameters=point(x0=0.5, x1=0.5), notes="n" * 16_000)
+        for _ in range(3):
+            service.CreateTrials(pb.CreateTrialsRequest(parent=study, trials=[waiting] * 40))
+        with pytest.raises(grpc.RpcError, match="larger than max"):
+            service.CreateTrials(pb.CreateTrialsRequest(parent=study, trials=[waiting] * 80))
+
+        listed = service.ListTrials(pb.ListTrialsRequest(parent=study, page_size=1000))
+        stream = service.WatchStudy(pb.WatchStudyRequest(name=study), timeout=60)
+        watched = next(stream)
+        stream.cancel()
+        asked = service.Ask(pb.AskRequest(parent=study, count=120), timeout=60)
+
+    for reply in (listed, watched, asked):
+        assert len(reply.trials) == 120
+        assert reply.ByteSize() > 2**20
