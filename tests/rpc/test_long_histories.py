@@ -12,7 +12,7 @@ import pytest
 import asktell
 from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
-from asktell_server.rpc.servicer import in_turns
+from asktell_server.service.turns import in_turns
 
 from ..support import ServerProcess, spec
 from .calls import Stub, ask, every_trial, loss, new_study, point, report, study_of, trial_of
@@ -279,7 +279,7 @@ async def test_translating_many_trials_lets_others_have_their_turns(monkeypatch:
         return -item
 
     task = asyncio.create_task(other())
-    monkeypatch.setattr("asktell_server.rpc.servicer.TURN_S", -1.0)
+    monkeypatch.setattr("asktell_server.service.turns.TURN_S", -1.0)
 
     found = await in_turns(range(10), translate)
     await task

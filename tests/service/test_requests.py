@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.trial import TrialState
-from asktell_server.service.requests import fingerprint, id_violations
+from asktell_server.service.requests import fingerprint, fingerprint_of_many, id_violations
 
 bodies = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
@@ -33,6 +33,21 @@ def _typed(value: object) -> object:
 def test_equal_for_equal_bodies_only(left: object, right: object) -> None:
     """Two bodies have the same fingerprint exactly if they are equal, types included."""
     assert (fingerprint(left) == fingerprint(right)) == (_typed(left) == _typed(right))
+
+
+@given(st.lists(bodies, max_size=4))
+async def test_of_many_it_is_made_in_turns_and_the_same(items: list[object]) -> None:
+    """However it is made, a body has one fingerprint."""
+    assert await fingerprint_of_many(items) == fingerprint(items)
+
+
+def test_it_is_that_of_earlier_releases() -> None:
+    """What an earlier release stored of a request still matches the same request."""
+    body = ({"x": 1.5, "y": -0.0}, ["a", None, True, 3], Measurement({"loss": 0.1}, step=2), TrialState.PRUNED)
+
+    assert (
+        fingerprint(*body, timedelta(seconds=90)) == "862ee1a078f17be12ff21fe0d4e2f418bb723aa965446d4b33d98f53d7f99796"
+    )
 
 
 def test_order_of_keys_does_not_matter() -> None:

@@ -42,6 +42,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+# Whoever has found more than so many violations need not look for all: nobody reads them.
+MOST_VIOLATIONS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -69,7 +72,7 @@ class AskTellError(Exception):
 
 
 class InvalidArgument(AskTellError):
-    """The request is wrong in itself. `violations` is never empty."""
+    """The request is wrong in itself. `violations` is never empty; if it is longer than MOST_VIOLATIONS there may be more."""
 
     reason = "INVALID_ARGUMENT"
 

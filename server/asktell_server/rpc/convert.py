@@ -311,7 +311,10 @@ def read_states(domain: type[E], wire: Any, values: Iterable[int], found: Violat
 def read_parameters(
     pb: Mapping[str, search_space_pb2.ParameterValue], found: Violations, at: str
 ) -> dict[str, ParameterValue]:
-    """A point, not yet held against a space."""
+    """A point, not yet held against a space; unread if no space has so many parameters."""
+    if len(pb) > domain_space.MAX_PARAMETERS:
+        found.append(Violation(at, f"must hold at most {domain_space.MAX_PARAMETERS} parameters, not {len(pb)}"))
+        return {}
     return {name: read_value(value, found, f"{at}[{shown(name)}]") for name, value in pb.items()}
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +12,8 @@ from google.protobuf.empty_pb2 import Empty
 
 from asktell.names import InvalidName, ProjectName, StudyName, TrialName
 from asktell.v1 import study_pb2, study_service_pb2, study_service_pb2_grpc, trial_pb2
-from asktell_server.domain.errors import InvalidArgument, Violation
+from asktell_server.domain.errors import MOST_VIOLATIONS, InvalidArgument, Violation
+from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import StudyState
 from asktell_server.domain.trial import RESULT_STATES, TrialState
 from asktell_server.rpc import convert
@@ -22,22 +21,19 @@ from asktell_server.rpc.access import ALL_PROJECTS, visible_projects
 from asktell_server.service import paging
 from asktell_server.service.asking import Asking, ask_violations
 from asktell_server.service.explaining import Explaining
+from asktell_server.service.new_trials import NewTrial, count_violations
 from asktell_server.service.reading import REPLY_BYTES
 from asktell_server.service.requests import id_violations
 from asktell_server.service.studies import NewStudy, Studies, stop_violations
 from asktell_server.service.studies import update_violations as update_study_violations
-from asktell_server.service.trials import Advice, NewTrial, Result, Trials, report_violations, tell_violations
+from asktell_server.service.trials import Advice, Result, Trials, report_violations, tell_violations
 from asktell_server.service.trials import update_violations as update_trial_violations
+from asktell_server.service.turns import Turns, in_turns
 from asktell_server.service.watching import Watching, after_violations
 
 if TYPE_CHECKING:  # generic only in the stubs
     Context = grpc.aio.ServicerContext[Any, Any]
 N = TypeVar("N")
-A = TypeVar("A")
-B = TypeVar("B")
-
-# For so long one call may hold up the others while it translates its many trials.
-TURN_S = 0.005
 
 
 def _name(parse: Callable[[str], N], text: str, field: str, also: Callable[[], Iterable[Violation]] = tuple) -> N:
@@ -46,18 +42,6 @@ def _name(parse: Callable[[str], N], text: str, field: str, also: Callable[[], I
         return parse(text)
     except InvalidName as error:
         raise InvalidArgument([Violation(field, str(error)), *also()]) from None
-
-
-async def in_turns(items: Iterable[A], translate: Callable[[A], B]) -> list[B]:
-    """Each item translated; between them, other calls have their turns."""
-    found = []
-    since = time.perf_counter()
-    for item in items:
-        found.append(translate(item))
-        if time.perf_counter() - since > TURN_S:
-            await asyncio.sleep(0)
-            since = time.perf_counter()
-    return found
 
 
 def _refuse(found: list[Violation]) -> None:
@@ -221,15 +205,32 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
     async def CreateTrials(
         self, request: study_service_pb2.CreateTrialsRequest, context: Context
     ) -> study_service_pb2.CreateTrialsResponse:
-        found: list[Violation] = []
-        new = await in_turns(
-            enumerate(request.trials), lambda numbered: _read_new_trial(numbered[1], found, f"trials[{numbered[0]}]")
-        )
+        found = count_violations(len(request.trials))
+        new = [] if found else await self._read_new_trials(request.trials, found)
         name = _name(StudyName.parse, request.parent, "parent", lambda: [*found, *id_violations(request.request_id)])
+        if not new:
+            raise InvalidArgument([*found, *id_violations(request.request_id)])
         trials = await self._trials.create(name, new, request.request_id, found)
         return study_service_pb2.CreateTrialsResponse(
             trials=await in_turns(trials, partial(convert.trial_to_proto, name))
         )
+
+    async def _read_new_trials(self, sent: Sequence[trial_pb2.Trial], found: list[Violation]) -> list[NewTrial]:
+        """All of them, or those up to where it is more than enough what is wrong with them."""
+        new: list[NewTrial] = []
+        turns = Turns()
+        for i, pb in enumerate(sent):
+            too_many = self._trials.measurements_violations(len(pb.intermediate_measurements))
+            found += [violation.under(f"trials[{i}]") for violation in too_many]
+            intermediate: list[Measurement] = []
+            for measured in () if too_many else pb.intermediate_measurements:
+                intermediate.append(convert.read_measurement(measured))
+                await turns.next()
+            new.append(_read_new_trial(pb, intermediate, found, f"trials[{i}]"))
+            if len(found) > MOST_VIOLATIONS:
+                break
+            await turns.next()
+        return new
 
     async def GetTrial(self, request: study_service_pb2.GetTrialRequest, context: Context) -> trial_pb2.Trial:
         name = _name(TrialName.parse, request.name, "name")
@@ -283,7 +284,9 @@ def _read_result(request: study_service_pb2.TellRequest) -> Result | None:
     return None
 
 
-def _read_new_trial(pb: trial_pb2.Trial, found: list[Violation], at: str) -> NewTrial:
+def _read_new_trial(
+    pb: trial_pb2.Trial, intermediate: Sequence[Measurement], found: list[Violation], at: str
+) -> NewTrial:
     state = TrialState.WAITING
     if pb.state:
         allowed = {trial_pb2.Trial.State.Value(s.value): s for s in (TrialState.WAITING, *RESULT_STATES)}
@@ -297,7 +300,7 @@ def _read_new_trial(pb: trial_pb2.Trial, found: list[Violation], at: str) -> New
         state=state,
         reason=pb.state_reason,
         measurement=convert.read_measurement(pb.measurement) if pb.HasField("measurement") else None,
-        intermediate=tuple(convert.read_measurement(m) for m in pb.intermediate_measurements),
+        intermediate=tuple(intermediate),
         worker=pb.worker,
         notes=pb.notes,
         labels=dict(pb.labels),

@@ -90,8 +90,9 @@ def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadReques
         description = _cut(violation.description, min(_MAX_DESCRIPTION, each - len(field.encode())))
         shown.append(error_details_pb2.BadRequest.FieldViolation(field=field, description=description))
     if len(violations) > MAX_VIOLATIONS:
-        more = len(violations) - MAX_VIOLATIONS
-        shown.append(error_details_pb2.BadRequest.FieldViolation(field="", description=f"and {more} more violations"))
+        at_least = "at least " if len(violations) > errors.MOST_VIOLATIONS else ""
+        more = f"and {at_least}{len(violations) - MAX_VIOLATIONS} more violations"
+        shown.append(error_details_pb2.BadRequest.FieldViolation(field="", description=more))
     return error_details_pb2.BadRequest(field_violations=shown)
 
 

@@ -90,6 +90,14 @@ class Limits:
         if waiting and pending + waiting > self.pending_per_study:
             raise self._exceeded("pending_per_study", f"{pending} trials of study {name} wait or run")
 
+    def measurements_violations(self, count: int) -> list[Violation]:
+        """Why a new trial may not have so many intermediate measurements; the path is relative to the trial."""
+        most = self.measurements_per_trial
+        if count <= most:
+            return []
+        setting = flag("measurements_per_trial")
+        return [Violation("intermediate_measurements", f"must be at most {most} (the server's {setting})")]
+
     def check_measurements(self, count: int, name: object) -> None:
         """Raises QuotaExceeded unless a trial with so many intermediate measurements may have another one."""
         if count >= self.measurements_per_trial:

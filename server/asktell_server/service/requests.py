@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
 from asktell_server.domain.errors import RequestIdReused, Violation
+from asktell_server.service.turns import in_turns
 from asktell_server.storage.base import Snapshot, StoredRequest, Transaction
 
 MAX_REQUEST_ID = 128
@@ -22,11 +23,28 @@ LIFETIME = timedelta(hours=24)
 
 def fingerprint(*body: object) -> str:
     """A digest that is equal for equal bodies."""
-    text = json.dumps(_canonical(body), sort_keys=True, separators=(",", ":"))
+    return _digest(_text(body))
+
+
+async def fingerprint_of_many(body: Sequence[object]) -> str:
+    """What `fingerprint(body)` gives, in turns with other calls."""
+    return _digest(f"[[{','.join(await in_turns(body, _text))}]]")
+
+
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _text(value: object) -> str:
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"))
+
+
 def _canonical(value: object) -> object:
+    # The most frequent types first: asking whether something is a Mapping takes as long as all else.
+    if isinstance(value, float):
+        return {"float": repr(value)}
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return {"": type(value).__name__, **{f.name: _canonical(getattr(value, f.name)) for f in fields(value)}}
     if isinstance(value, Mapping):
@@ -41,10 +59,6 @@ def _canonical(value: object) -> object:
         return value.total_seconds()
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, float):
-        return {"float": repr(value)}
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
     raise TypeError(f"no canonical form for {type(value).__name__}")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from asktell.names import StudyName, TrialName
 from asktell_server.domain.errors import (
+    ConcurrentUpdate,
     InvalidArgument,
     MeasurementConflict,
     ResultConflict,
@@ -16,7 +17,6 @@ from asktell_server.domain.errors import (
     Violation,
 )
 from asktell_server.domain.objectives import Measurement
-from asktell_server.domain.space import ParameterValue
 from asktell_server.domain.study import (
     MAX_REASON,
     MAX_TEXT,
@@ -27,9 +27,6 @@ from asktell_server.domain.study import (
     text_violations,
 )
 from asktell_server.domain.trial import (
-    RESULT_STATES,
-    Suggestion,
-    SuggestionSource,
     Transition,
     Trial,
     TrialState,
@@ -38,17 +35,16 @@ from asktell_server.domain.trial import (
 )
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service import paging, requests
-from asktell_server.service.asking import MAX_WORKER
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up
 from asktell_server.service.fronts import Fronts
-from asktell_server.service.limits import Limits, flag
-from asktell_server.service.reading import LARGEST_REPLY_BYTES, Budget, filled, fitting, fitting_bare, trial_bytes
+from asktell_server.service.limits import Limits
+from asktell_server.service.new_trials import NewTrial, count_violations, numbered, prepared
+from asktell_server.service.reading import Budget, filled, fitting, fitting_bare
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "notes")
-MAX_NEW_TRIALS = 1000
 
 
 @dataclass(frozen=True)
@@ -58,20 +54,6 @@ class Result:
     state: TrialState
     measurement: Measurement | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class NewTrial:
-    """A trial that the caller brings: a point to try (WAITING) or a finished trial."""
-
-    parameters: Mapping[str, ParameterValue]
-    state: TrialState = TrialState.WAITING
-    reason: str = ""
-    measurement: Measurement | None = None
-    intermediate: tuple[Measurement, ...] = ()
-    worker: str = ""
-    notes: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,6 +218,10 @@ class Trials:
 
         return await self._commits.run(name.parent, work, brief=True)
 
+    def measurements_violations(self, count: int) -> list[Violation]:
+        """Why a new trial has too many intermediate measurements to be read; the path is relative to the trial."""
+        return self._limits.measurements_violations(count)
+
     async def create(
         self, name: StudyName, new: Sequence[NewTrial], request_id: str, violations: Sequence[Violation] = ()
     ) -> list[Trial]:
@@ -244,32 +230,43 @@ class Trials:
         `violations` are what the front door found in the request.
         """
         wrong = [*violations, *requests.id_violations(request_id)]
-        if not 1 <= len(new) <= MAX_NEW_TRIALS:
-            raise InvalidArgument(
-                [*wrong, Violation("trials", f"must hold 1 to {MAX_NEW_TRIALS} trials, not {len(new)}")]
-            )
-        body = requests.fingerprint(new) if request_id else ""
+        miscounted = count_violations(len(new))
+        if miscounted:
+            raise InvalidArgument([*wrong, *miscounted])
+        body = await requests.fingerprint_of_many(new) if request_id else ""
         scope = f"CreateTrials {name}"
+
+        def recalled(tx: Snapshot, study: Study) -> list[Trial] | None:
+            stored = requests.recall(tx, scope, request_id, body)
+            if stored is None:
+                return None
+            first, count = stored.response["first"], stored.response["count"]
+            assert isinstance(first, int)
+            assert isinstance(count, int)
+            return _brief(tx.trials_by_number(study.id, range(first, first + count)))
+
+        def look(tx: Snapshot) -> tuple[Study, list[Trial] | None]:
+            study = require(tx.study(name.project, name.study), name)
+            return study, None if wrong else recalled(tx, study)
+
+        seen, repeat = await self._storage.read(look)
+        if repeat is not None:
+            return repeat
+        ready = await prepared(seen.spec, new, self._limits, wrong)
 
         def work(tx: Transaction) -> Change[list[Trial]]:
             study = require(tx.lock_study(name.project, name.study), name)
-            if wrong:
-                raise InvalidArgument(wrong + _unless_named(_built(study, new, self._clock(), self._limits)[1], wrong))
-            stored = requests.recall(tx, scope, request_id, body)
-            if stored is not None:
-                first, count = stored.response["first"], stored.response["count"]
-                assert isinstance(first, int)
-                assert isinstance(count, int)
-                return Change(_brief(tx.trials_by_number(study.id, range(first, first + count))))
+            if study.id != seen.id:
+                raise ConcurrentUpdate(
+                    f"study {name} was deleted and made anew while its new trials were read; try again"
+                )
+            repeat = recalled(tx, study)
+            if repeat is not None:
+                return Change(repeat)
+            waiting = sum(trial.state is TrialState.WAITING for trial in ready)
+            self._limits.check_new_trials(study, name, waiting=waiting, finished=len(ready) - waiting)
             now = self._clock()
-            trials, found = _built(study, new, now, self._limits)
-            if found:
-                raise InvalidArgument(found)
-            size = sum(map(trial_bytes, trials))
-            if size > LARGEST_REPLY_BYTES:
-                raise InvalidArgument([Violation("trials", _too_large(size))])
-            waiting = sum(trial.state is TrialState.WAITING for trial in trials)
-            self._limits.check_new_trials(study, name, waiting=waiting, finished=len(trials) - waiting)
+            trials = numbered(ready, study, now)
             counts = dict(study.counts)
             for trial in trials:
                 counts[trial.state] = counts.get(trial.state, 0) + 1
@@ -421,13 +418,6 @@ def _repeats(tx: Transaction, study_id: int, trial: Trial, number: int) -> bool:
     return before == number
 
 
-def _too_large(size: int) -> str:
-    return (
-        f"would be answered by a message of up to {size} bytes, and clients of most languages take {LARGEST_REPLY_BYTES}: "
-        "send fewer trials at once"
-    )
-
-
 def _brief(trials: Sequence[Trial]) -> list[Trial]:
     return [replace(trial, intermediate=()) for trial in trials]
 
@@ -455,78 +445,3 @@ def _with_results(study: Study, finished: Sequence[Trial], given_up: int = 0) ->
         if trial.state is TrialState.SUCCEEDED and trial.measurement is not None:
             study = study.with_result(trial.number, trial.measurement)
     return study.completed_if_done(given_up)
-
-
-def _unless_named(found: Sequence[Violation], before: Sequence[Violation]) -> list[Violation]:
-    """Those of `found` whose field was not named `before`."""
-    named = {violation.field for violation in before}
-    return [violation for violation in found if violation.field not in named]
-
-
-def _built(study: Study, new: Sequence[NewTrial], now: datetime, limits: Limits) -> tuple[list[Trial], list[Violation]]:
-    """The trials to insert, and everything that is wrong with any of them."""
-    violations: list[Violation] = []
-    trials = []
-    revision = study.revision + 1
-    for i, asked in enumerate(new):
-        point, wrong = study.spec.space.checked(asked.parameters)
-        wrong += _new_trial_violations(study, asked, limits)
-        violations += [violation.under(f"trials[{i}]") for violation in wrong]
-        finished = asked.state in RESULT_STATES
-        trials.append(
-            Trial(
-                number=study.next_number + i,
-                state=asked.state,
-                state_reason=asked.reason,
-                suggestion=Suggestion(point, SuggestionSource.IMPORTED if finished else SuggestionSource.ENQUEUED),
-                measurement=asked.measurement,
-                intermediate=tuple(sorted(asked.intermediate, key=lambda measured: measured.step or 0)),
-                worker=asked.worker if finished else "",
-                notes=asked.notes,
-                labels=dict(asked.labels),
-                revision=revision,
-                finish_revision=revision if finished else None,
-                create_time=now,
-                end_time=now if finished else None,
-            )
-        )
-    return trials, violations
-
-
-def _new_trial_violations(study: Study, asked: NewTrial, limits: Limits) -> list[Violation]:
-    found = list(text_violations("state_reason", asked.reason, MAX_REASON))
-    found += text_violations("notes", asked.notes, MAX_TEXT)
-    found += text_violations("worker", asked.worker, MAX_WORKER)
-    found += label_violations(asked.labels)
-    measurement = asked.measurement
-    if asked.state is TrialState.SUCCEEDED:
-        if measurement is None:
-            found.append(Violation("measurement", "is required for a SUCCEEDED trial"))
-        else:
-            found += [
-                v.under("measurement")
-                for v in measurement.final_violations(study.spec.objectives, study.spec.constraints)
-            ]
-    elif measurement is not None:
-        if asked.state is TrialState.PRUNED:
-            found += [v.under("measurement") for v in measurement.violations()]
-        else:
-            found.append(Violation("measurement", f"does not go with state {asked.state.value}"))
-    if asked.intermediate and asked.state is TrialState.WAITING:
-        found.append(Violation("intermediate_measurements", "do not go with a trial to be tried"))
-    most = limits.measurements_per_trial
-    if len(asked.intermediate) > most:
-        setting = flag("measurements_per_trial")
-        found.append(Violation("intermediate_measurements", f"must be at most {most} (the server's {setting})"))
-        return found
-    steps: set[int] = set()
-    for j, each in enumerate(asked.intermediate):
-        at = f"intermediate_measurements[{j}]"
-        found += [v.under(at) for v in each.violations()]
-        if each.step is None:
-            found.append(Violation(f"{at}.step", "is required"))
-        elif each.step in steps:
-            found.append(Violation(f"{at}.step", f"repeats step {each.step}"))
-        else:
-            steps.add(each.step)
-    return found
