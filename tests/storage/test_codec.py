@@ -97,6 +97,22 @@ def test_equal_specs_are_parsed_once(algorithm: object) -> None:
     assert codec.spec_from_text("".join(list(text))) is back
 
 
+def test_of_large_specs_few_are_kept() -> None:
+    """Each may have a megabyte: however many are read, what stays in memory is bounded. Small ones stay."""
+    small, large = codec.spec_to_text(full_spec()), []
+    kept = codec.spec_from_text(small)
+    for i in range(40):
+        choices = tuple(f"{i}-{j}-{'a' * 900}" for j in range(100))
+        space = SearchSpace((CategoricalParameter("c", choices),))
+        large.append(codec.spec_to_text(replace(full_spec(), space=space)))
+    read = [codec.spec_from_text(text) for text in large]
+
+    assert codec.spec_from_text(large[-1]) is read[-1]
+    assert codec.spec_from_text(large[0]) == read[0]
+    assert codec.spec_from_text(large[0]) is not read[0]
+    assert codec.spec_from_text(small) is kept
+
+
 def test_a_spec_of_a_newer_release_is_refused() -> None:
     """A version that this release does not know is not guessed at."""
     text = codec.spec_to_text(full_spec()).replace('"version":3', '"version":4')

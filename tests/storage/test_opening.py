@@ -284,6 +284,8 @@ async def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
             "leases": plan(statements.expired_leases),
             "waiting": plan(statements.list_trials(1)),
             "page": plan(statements.list_trials(0)),
+            "changed page": plan(statements.list_trials(0, changed=True)),
+            "weight of changes": plan(statements.weigh_changed_trials),
             "last": plan(statements.last_measurement),
             "by number": plan(statements.trials_by_number(2)),
             "all studies": plan(statements.list_studies(in_project=False, after=True, states=0)),

@@ -106,17 +106,19 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
         if request.parent != ALL_PROJECTS:
             project = _name(ProjectName.parse, request.parent, "parent", lambda: found).project
         _refuse(found)
-        visible = visible_projects()
-        studies, token = await self._studies.page(project, states, request.page_size, request.page_token, visible)
-        response = study_service_pb2.ListStudiesResponse(next_page_token=token)
-        size = 0
-        for i, study in enumerate(studies):
+        asked = (project, states, request.page_size, request.page_token)
+        response = study_service_pb2.ListStudiesResponse()
+        most, size, last = paging.page_size(request.page_size), 0, None
+        turns = Turns()
+        async for study in self._studies.listed(*asked, visible_projects()):
             pb = convert.study_to_proto(study)
             size += pb.ByteSize()
-            if i and size > REPLY_BYTES:
-                response.next_page_token = self._studies.token_after(project, states, studies[i - 1])
+            if last is not None and (size > REPLY_BYTES or len(response.studies) == most):
+                response.next_page_token = self._studies.token_after(project, states, last)
                 break
             response.studies.append(pb)
+            last = study
+            await turns.next()
         return response
 
     async def UpdateStudy(self, request: study_service_pb2.UpdateStudyRequest, context: Context) -> study_pb2.Study:

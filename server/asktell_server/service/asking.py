@@ -30,7 +30,7 @@ from asktell_server.observe.metrics import Metrics
 from asktell_server.service import requests
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.limits import Limits
-from asktell_server.service.reading import fitting_bare
+from asktell_server.service.reading import fitting, in_pieces
 from asktell_server.service.studies import inactive_error, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -216,10 +216,12 @@ class Asking:
             raise inactive_error(study, name)
         now = self._clock()
         revision = study.revision + 1
-        trials = self._waiting(tx, study, count, worker, now, revision)
+        trials, more = self._waiting(tx, study, count, worker, now, revision)
         taken_from_queue = len(trials)
         room = study.room()
         needed = count - len(trials) if room is None else min(count - len(trials), room)
+        if more:  # enough of them for one reply
+            needed = 0
         if needed > 0 and (basis.study_id != study.id or basis.revision < tx.others_revision(study.id)):
             raise _Overtaken(is_behind=True)
         if needed > 0 and exhausted is None:
@@ -256,7 +258,7 @@ class Asking:
                 {"max_trials": str(study.spec.stopping.max_trials)},
             )
         if len(trials) > 1:  # most asks are for one, which fits in any case
-            trials = fitting_bare(trials)
+            trials, _ = fitting(trials, count)
             taken_from_queue = min(taken_from_queue, len(trials))
         new = trials[taken_from_queue:]
         if new:
@@ -275,9 +277,14 @@ class Asking:
         return Change(_Answer(trials), study, trials)
 
     @staticmethod
-    def _waiting(tx: Transaction, study: Study, count: int, worker: str, now: datetime, revision: int) -> list[Trial]:
+    def _waiting(
+        tx: Transaction, study: Study, count: int, worker: str, now: datetime, revision: int
+    ) -> tuple[list[Trial], bool]:
+        """Up to `count` trials that wait, RUNNING now, and whether there are more than fit a reply."""
         if not study.count(TrialState.WAITING):
-            return []
+            return [], False
+        waiting = in_pieces(tx, study.id, states=[TrialState.WAITING], limit=count)
+        found, more = fitting(waiting, count)
         return [
             replace(
                 trial,
@@ -287,8 +294,8 @@ class Asking:
                 lease_expire_time=_lease(study, now),
                 revision=revision,
             )
-            for trial in tx.trials(study.id, states=[TrialState.WAITING], limit=count)
-        ]
+            for trial in found
+        ], more
 
 
 def _lease(study: Study, now: datetime) -> datetime | None:

@@ -1,24 +1,29 @@
-"""Trials with as many of their intermediate measurements as fit a reply.
+"""As many studies, or trials with their intermediate measurements, as fit a reply.
 
 Clients of most languages take messages of 4 MiB unless told otherwise, and a trial may have 100,000 measurements. So a reply has a
-budget in bytes; a trial whose measurements go beyond it is cut, and says so, and the rest is read from the last step on. Nothing
-here holds more than a budget and a page of the database in memory.
+budget in bytes; a trial whose measurements go beyond it is cut, and says so, and the rest is read from the last step on.
+
+A study and a trial may have a megabyte each, so that a page of them is not read at once either, but in pieces as long as the budget
+lasts. Nothing here holds more than a budget and a piece of the database in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.space import INT64_MAX
-from asktell_server.domain.trial import Trial
+from asktell_server.domain.trial import Trial, TrialState
 from asktell_server.storage.base import Snapshot
 
 REPLY_BYTES = 2 * 1024 * 1024
 LARGEST_REPLY_BYTES = 4 * 1024 * 1024
-# Rows that are read from the database at once.
+# Measurements that are read from the database at once.
 _PAGE = 500
+# Studies or trials that are: few at first, and many only where those few did not use up a reply.
+_FIRST_PIECE = 16
+_PIECE = 128
 
 
 @dataclass
@@ -50,13 +55,33 @@ def trial_bytes(trial: Trial) -> int:
     return fixed + (0 if trial.measurement is None else measurement_bytes(trial.measurement))
 
 
-def fitting_bare(trials: Sequence[Trial]) -> list[Trial]:
-    """The first of the trials, without their intermediate measurements, that fit one reply; the first one in any case."""
-    budget = Budget()
-    count = 0
-    while count < len(trials) and (budget.spend(trial_bytes(trials[count])) or not count):
-        count += 1
-    return list(trials[:count])
+def pieces(limit: int) -> Iterator[int]:
+    """How many rows to read one time after the other, for `limit` in all."""
+    piece = _FIRST_PIECE
+    while limit > 0:
+        yield min(piece, limit)
+        limit -= piece
+        piece = _PIECE
+
+
+def in_pieces(
+    tx: Snapshot,
+    study_id: int,
+    *,
+    states: Collection[TrialState] = (),
+    after_number: int = 0,
+    after_revision: int = 0,
+    limit: int,
+) -> Iterator[Trial]:
+    """As `Snapshot.trials`, read as they are taken."""
+    for count in pieces(limit):
+        piece = tx.trials(
+            study_id, states=states, after_number=after_number, after_revision=after_revision, limit=count
+        )
+        yield from piece
+        if len(piece) < count:
+            return
+        after_number = piece[-1].number
 
 
 def filled(
@@ -89,13 +114,20 @@ def filled(
         after_step = page[-1].step or 0
 
 
-def fitting(tx: Snapshot, study_id: int, trials: Iterable[Trial]) -> Iterator[Trial]:
-    """The first of the trials, with all their measurements, that fit one reply; the first one in any case, cut if need be."""
+def fitting(
+    trials: Iterable[Trial], most: int, fill: Callable[[Trial, Budget], Trial] = lambda trial, _: trial
+) -> tuple[list[Trial], bool]:
+    """The first of the trials, `most` of them, that fit one reply, and whether there are more.
+
+    `fill` adds their measurements, as far as the budget goes. The first trial comes in any case, cut if need be.
+    """
     budget = Budget()
-    for i, trial in enumerate(trials):
-        if not budget.spend(trial_bytes(trial)) and i:
-            return
-        full = filled(tx, study_id, trial, budget)
-        if full.is_cut and i:
-            return
-        yield full
+    found: list[Trial] = []
+    for trial in trials:
+        if len(found) == most or (not budget.spend(trial_bytes(trial)) and found):
+            return found, True
+        filled_up = fill(trial, budget)
+        if filled_up.is_cut and found:
+            return found, True
+        found.append(filled_up)
+    return found, False

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from asktell.names import ProjectName, StudyName, is_id
 from asktell_server.domain.errors import (
@@ -36,6 +37,7 @@ from asktell_server.domain.study import (
 from asktell_server.service import paging, requests, transfer
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.limits import Limits
+from asktell_server.service.reading import pieces
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "description")
@@ -241,35 +243,42 @@ class Studies:
         """The study."""
         return require(await self._storage.read(lambda tx: tx.study(name.project, name.study)), name)
 
-    async def page(
+    async def listed(
         self,
         project: str | None,
         states: Collection[StudyState],
         page_size: int,
         page_token: str,
         visible: Collection[str] | None = None,
-    ) -> tuple[list[Study], str]:
-        """A page of studies by name, of one project or of all those that are `visible`, and the token of the next page."""
+    ) -> AsyncIterator[Study]:
+        """Studies by name, of one project or of all those that are `visible`, after the position in a token; read as they are taken.
+
+        They are up to a page and one more, if there are more.
+        """
         size = paging.page_size(page_size)
         at = paging.position(page_token, (str, str), *_query(project, states))
         after = (str(at[0]), str(at[1])) if at else None
 
-        def work(tx: Snapshot) -> list[Study]:
+        def read(tx: Snapshot, count: int, after: tuple[str, str] | None) -> list[Study]:
             if project is not None or visible is None:
-                return tx.studies(project, states, after, size + 1)
+                return tx.studies(project, states, after, count)
             found: list[Study] = []
             for one in sorted(visible):
-                if len(found) <= size and (after is None or one >= after[0]):
+                if len(found) < count and (after is None or one >= after[0]):
                     beyond = after if after is not None and one == after[0] else None
-                    found += tx.studies(one, states, beyond, size + 1 - len(found))
+                    found += tx.studies(one, states, beyond, count - len(found))
             return found
 
-        found = await self._storage.read(work)
-        page = found[:size]
-        return page, self.token_after(project, states, page[-1]) if len(found) > size else ""
+        for count in pieces(size + 1):
+            piece = await self._storage.read(partial(read, count=count, after=after))
+            for study in piece:
+                yield study
+            if len(piece) < count:
+                return
+            after = (piece[-1].project, piece[-1].name)
 
     def token_after(self, project: str | None, states: Collection[StudyState], study: Study) -> str:
-        """The token of a `page` that begins after a study, for a front door that sends fewer."""
+        """The token of a page that begins after a study."""
         return paging.token((study.project, study.name), *_query(project, states))
 
     async def update(

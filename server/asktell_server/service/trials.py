@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from asktell.names import StudyName, TrialName
 from asktell_server.domain.errors import (
@@ -40,7 +42,7 @@ from asktell_server.service.failures import given_up
 from asktell_server.service.fronts import Fronts
 from asktell_server.service.limits import Limits
 from asktell_server.service.new_trials import NewTrial, count_violations, numbered, prepared
-from asktell_server.service.reading import Budget, filled, fitting, fitting_bare
+from asktell_server.service.reading import Budget, filled, fitting, in_pieces
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -307,9 +309,8 @@ class Trials:
         def work(tx: Snapshot) -> tuple[list[Trial], bool]:
             study = require(tx.study(name.project, name.study), name)
             after = int(at[0]) if at else 0
-            found = tx.trials(study.id, states=states, after_number=after, limit=size + 1)
-            page = list(fitting(tx, study.id, found[:size])) if full else fitting_bare(found[:size])
-            return page, len(page) < len(found)
+            found = in_pieces(tx, study.id, states=states, after_number=after, limit=size + 1)
+            return fitting(found, size, partial(filled, tx, study.id)) if full else fitting(found, size)
 
         page, more = await self._storage.read(work)
         return page, paging.token((page[-1].number,), *query) if more else ""
@@ -327,10 +328,9 @@ class Trials:
             else:
                 numbers = self._fronts.of(tx, study)
             after = int(at[0]) if at else 0
-            left = [n for n in numbers if n > after]
-            brief = (tx.trial(study.id, number, full=False) for number in left[:size])
-            page = list(fitting(tx, study.id, (trial for trial in brief if trial is not None)))
-            return page, bool(page) and page[-1].number != left[-1]
+            brief = (tx.trial(study.id, number, full=False) for number in numbers if number > after)
+            found = (trial for trial in brief if trial is not None)
+            return fitting(found, size, partial(filled, tx, study.id))
 
         page, more = await self._storage.read(work)
         return page, paging.token((page[-1].number,), *query) if more else ""
@@ -399,14 +399,15 @@ class Trials:
     @staticmethod
     def _superseded(tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int) -> list[Trial]:
         """The waiting retry of an expired trial that got its result after all, or the retry of that, withdrawn."""
-        after = trial.number  # a retry is made after what it repeats
-        while waiting := tx.trials(study.id, states=[TrialState.WAITING], after_number=after, limit=100):
-            retry = next((each for each in waiting if _repeats(tx, study.id, each, trial.number)), None)
-            if retry is not None:
-                reason = f"superseded: trial {trial.number} got its result after all"
-                return [replace(retry, state=TrialState.EXPIRED, state_reason=reason, revision=revision, end_time=now)]
-            after = waiting[-1].number
-        return []
+        # A retry is made after what it repeats.
+        waiting = in_pieces(
+            tx, study.id, states=[TrialState.WAITING], after_number=trial.number, limit=study.count(TrialState.WAITING)
+        )
+        reason = f"superseded: trial {trial.number} got its result after all"
+        return [
+            replace(retry, state=TrialState.EXPIRED, state_reason=reason, revision=revision, end_time=now)
+            for retry in itertools.islice((each for each in waiting if _repeats(tx, study.id, each, trial.number)), 1)
+        ]
 
 
 def _repeats(tx: Transaction, study_id: int, trial: Trial, number: int) -> bool:

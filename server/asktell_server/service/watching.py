@@ -17,7 +17,7 @@ from asktell_server.domain.trial import Trial
 from asktell_server.engine.admission import Queue
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service.commits import Bell
-from asktell_server.service.reading import REPLY_BYTES, Budget, filled, measurement_bytes, trial_bytes
+from asktell_server.service.reading import REPLY_BYTES, Budget, filled, in_pieces, measurement_bytes, trial_bytes
 from asktell_server.service.studies import require
 from asktell_server.storage.base import Snapshot, Storage
 
@@ -133,7 +133,8 @@ def _read(
         return study, [], None
     begins = not until
     until = until or study.revision
-    if begins and tx.count_changes(study_id, seen, _FEW) < _FEW:
+    few = begins and tx.count_changes(study_id, seen, _FEW) < _FEW
+    if few and tx.weigh_changes(study_id, seen) <= REPLY_BYTES:
         changed = tx.changed_trials(study_id, seen)
         size = sum(trial_bytes(t) + sum(map(measurement_bytes, t.intermediate)) for t in changed)
         if size <= REPLY_BYTES:
@@ -146,17 +147,15 @@ def _read(
         found.append(filled_up)
         if filled_up.is_cut:
             return study, [replace(filled_up, is_cut=False)], _after(filled_up, at.step)
-    page = tx.trials(study_id, after_number=at.number, limit=_TRIALS_PER_MESSAGE)
-    for trial in page:
-        if trial.revision > seen:
-            if found and not budget.spend(trial_bytes(trial)):
-                return study, found, _Position(trial.number - 1)
-            filled_up = filled(tx, study_id, trial, budget, after_revision=seen, until_revision=until)
-            found.append(replace(filled_up, is_cut=False))
-            if filled_up.is_cut:
-                return study, found, _after(filled_up, -1)
-        at = _Position(trial.number)
-    return study, found, at if len(page) == _TRIALS_PER_MESSAGE else None
+    rest = in_pieces(tx, study_id, after_number=at.number, after_revision=seen, limit=_TRIALS_PER_MESSAGE + 1)
+    for i, trial in enumerate(rest):
+        if i == _TRIALS_PER_MESSAGE or (found and not budget.spend(trial_bytes(trial))):
+            return study, found, _Position(trial.number - 1)
+        filled_up = filled(tx, study_id, trial, budget, after_revision=seen, until_revision=until)
+        found.append(replace(filled_up, is_cut=False))
+        if filled_up.is_cut:
+            return study, found, _after(filled_up, -1)
+    return study, found, None
 
 
 def _after(trial: Trial, step: int) -> _Position:

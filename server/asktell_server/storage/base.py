@@ -66,10 +66,13 @@ class Snapshot(Protocol):
         *,
         states: Collection[TrialState] = (),
         after_number: int = 0,
+        after_revision: int = 0,
         limit: int,
         full: bool = False,
     ) -> list[Trial]:
-        """Trials by number after `after_number`; in any state if `states` is empty; with intermediate measurements if `full`."""
+        """Trials by number after `after_number`, of those that changed after a revision; in any state if `states` is empty; with
+        intermediate measurements if `full`.
+        """
 
     def trials_by_number(self, study_id: int, numbers: Collection[int]) -> list[Trial]:
         """The trials with these numbers, by number, with their intermediate measurements; unknown numbers are left out."""
@@ -79,6 +82,9 @@ class Snapshot(Protocol):
 
     def count_changes(self, study_id: int, after_revision: int, most: int) -> int:
         """Number of trials and of intermediate measurements that changed after a revision, each counted up to `most`."""
+
+    def weigh_changes(self, study_id: int, after_revision: int) -> int:
+        """About how many bytes the trials that changed after a revision have in the database, without measurements. Reads them all."""
 
     def measurements(
         self, study_id: int, number: int, *, after_step: int, after_revision: int, until_revision: int, limit: int

@@ -137,10 +137,12 @@ def spec_to_text(spec: StudySpec) -> str:
     )
 
 
-# Keyed by the text, not by the study's id: an id is free again when the transaction that inserted it is rolled back.
-@lru_cache(maxsize=512)
 def spec_from_text(text: str) -> StudySpec:
     """The spec; equal texts share one object. Raises StorageUnavailable if a newer release wrote it."""
+    return _small_spec(text) if len(text) <= _SMALL else _large_spec(text)
+
+
+def _spec_from_text(text: str) -> StudySpec:
     stored = from_json(text)
     if stored["version"] > SPEC_VERSION:
         raise StorageUnavailable(
@@ -158,6 +160,13 @@ def spec_from_text(text: str) -> StudySpec:
         trial_policy=TrialPolicy(lease=None if lease is None else timedelta(microseconds=lease), **policy),
         seed=stored["seed"],
     )
+
+
+# Keyed by the text, not by the study's id: an id is free again when the transaction that inserted it is rolled back. A spec may have
+# a megabyte, so that no more than a few of the large ones are kept.
+_SMALL = 64 * 1024
+_small_spec = lru_cache(maxsize=512)(_spec_from_text)
+_large_spec = lru_cache(maxsize=16)(_spec_from_text)
 
 
 def _parameter(stored: dict[str, Any]) -> Parameter:

@@ -149,6 +149,13 @@ class Statements:
         )
         self.count_changed_trials = self._count_changes(trials)
         self.count_changed_measurements = self._count_changes(measurements)
+        # What may be long in a trial.
+        weight = func.length(trials.c.parameters) + func.length(trials.c.notes)
+        self.weigh_changed_trials = self._text(
+            select(cast(func.coalesce(func.sum(weight), _ZERO), BigInteger)).where(
+                of_study, trials.c.revision > bindparam("after")
+            )
+        )
         self.count_measurements = self._text(select(func.count()).select_from(measurements).where(of_trial))
         self.insert_measurement = self._text(insert(measurements).values(_all(measurements)))
 
@@ -200,9 +207,13 @@ class Statements:
             found = found.where(_in(studies.c.state, "state", states))
         return self._text(found.order_by(studies.c.project, studies.c.name).limit(bindparam("count")).offset(_ZERO))
 
-    def _list_trials(self, states: int) -> str:
-        """Trials of `study_id` by number after `after_number`, up to `count`; in one of `state0`... if asked."""
+    def _list_trials(self, states: int, *, changed: bool = False) -> str:
+        """Trials of `study_id` by number after `after_number`, up to `count`; in one of `state0`..., with a revision after `after`,
+        if asked.
+        """
         found = select(*TRIAL_COLUMNS).where(_is(trials.c.study_id), trials.c.number > bindparam("after_number"))
+        if changed:
+            found = found.where(trials.c.revision > bindparam("after"))
         if states:
             found = found.where(_in(trials.c.state, "state", states))
         return self._text(found.order_by(trials.c.number).limit(bindparam("count")).offset(_ZERO))

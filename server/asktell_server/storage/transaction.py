@@ -153,13 +153,14 @@ class SqlTransaction:
         *,
         states: Collection[TrialState] = (),
         after_number: int = 0,
+        after_revision: int = 0,
         limit: int,
         full: bool = False,
     ) -> list[Trial]:
-        """Trials by number after `after_number`."""
-        values: Row = {"study_id": study_id, "after_number": after_number, "count": limit}
+        """Trials by number after `after_number`, of those that changed after a revision."""
+        values: Row = {"study_id": study_id, "after_number": after_number, "after": after_revision, "count": limit}
         values |= {f"state{i}": state.name for i, state in enumerate(states)}
-        rows = self._all(self._statements.list_trials(len(states)), values)
+        rows = self._all(self._statements.list_trials(len(states), changed=after_revision > 0), values)
         return self._with_measurements(study_id, rows) if full else [codec.trial_from_row(row) for row in rows]
 
     def trials_by_number(self, study_id: int, numbers: Collection[int]) -> list[Trial]:
@@ -183,6 +184,10 @@ class SqlTransaction:
             int(self._one(statement, values)[0])
             for statement in (self._statements.count_changed_trials, self._statements.count_changed_measurements)
         )
+
+    def weigh_changes(self, study_id: int, after_revision: int) -> int:
+        """About how many bytes the trials that changed after a revision have in the database."""
+        return int(self._one(self._statements.weigh_changed_trials, {"study_id": study_id, "after": after_revision})[0])
 
     def history(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number, without intermediate measurements."""

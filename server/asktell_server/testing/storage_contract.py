@@ -294,6 +294,21 @@ class StorageContract:
         assert await storage.read(lambda tx: tx.changed_trials(stored.id, 5)) == []
         assert await storage.read(lambda tx: tx.history(stored.id, 5)) == []
 
+    async def test_pages_of_what_changed_after_a_revision(self, storage: Storage) -> None:
+        """Trials may be listed by revision, too, and weighed: about what their points and notes have."""
+        trials = [replace(a_trial(n, revision=n % 3 + 1), notes="n" * 1000 * n) for n in range(1, 8)]
+        stored = await add_study(storage, a_study(), *trials)
+
+        page = await storage.read(lambda tx: tx.trials(stored.id, after_number=2, after_revision=1, limit=2))
+        rest = await storage.read(lambda tx: tx.trials(stored.id, after_number=5, after_revision=1, limit=9))
+        heavy = await storage.read(lambda tx: tx.weigh_changes(stored.id, 2))
+        nothing = await storage.read(lambda tx: tx.weigh_changes(stored.id, 3))
+
+        assert numbers(page) == [4, 5]
+        assert numbers(rest) == [7]
+        assert 7000 < heavy < 8000  # of the trials 2 and 5
+        assert nothing == 0
+
     async def test_a_new_step_is_a_change_of_its_trial(self, storage: Storage) -> None:
         """A trial whose row kept its revision is among the changed when a step was added to it."""
         stored = await add_study(storage, a_study(), a_trial(1), a_trial(2, revision=3), a_trial(3))

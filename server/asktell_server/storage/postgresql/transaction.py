@@ -359,11 +359,14 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         *,
         states: Collection[TrialState] = (),
         after_number: int = 0,
+        after_revision: int = 0,
         limit: int,
         full: bool = False,
     ) -> list[Trial]:
-        """Trials by number after `after_number`."""
-        found = super().trials(study_id, states=states, after_number=after_number, limit=limit, full=full)
+        """Trials by number after `after_number`, of those that changed after a revision."""
+        found = super().trials(
+            study_id, states=states, after_number=after_number, after_revision=after_revision, limit=limit, full=full
+        )
         if study_id in self._studies and not full:
             self._trials.update(((study_id, trial.number), trial) for trial in found)
         return found
