@@ -73,7 +73,7 @@ def test_a_source_of_another_project_is_refused_unseen(service: Any, ours: str, 
 def test_pages_of_others_lead_nowhere(service: Any, ours: str, theirs: str) -> None:
     """Their tokens, and tokens made up by hand to point into their project, show none of theirs."""
     first = service.ListTrials(pb.ListTrialsRequest(parent=HIDDEN, page_size=2), metadata=bearer(theirs))
-    forged = [page_token(["theirs", ""], "ListStudies", None, []), page_token(["", ""], "ListStudies", None, [])]
+    forged = [page_token([project, "0"], "ListStudies", None, []) for project in ("theirs", "0")]
 
     refused = [
         call(service, "ListTrials", pb.ListTrialsRequest(parent=study, page_token=first.next_page_token), ours)
