@@ -396,6 +396,25 @@ async def test_the_deadline_brings_a_fallback_that_says_so_and_the_late_result_g
     assert third.suggestions[0].detail.startswith("3 after [1] beside [2")
 
 
+async def test_a_fallback_in_a_space_that_is_used_up_says_so_and_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the deadline the ask ends as it would have with the model's answer."""
+
+    def used_up(*_: object) -> Suggestion:
+        raise SearchSpaceExhausted("study", "full")
+
+    monkeypatch.setattr(Scripted, "fallback", used_up)
+    ledger = Ledger()
+    bench = Bench(ledger)
+    image = await with_model(bench, ledger)
+
+    with pytest.raises(SearchSpaceExhausted):
+        await reserve(bench, image, left_s=0.0)
+
+    assert bench.metric("asktell_fallbacks_total", cause="deadline") == 0
+
+
 async def test_no_computation_is_begun_for_an_ask_whose_time_is_up() -> None:
     """A batch whose deadline passed fills up with fallbacks without a job for each."""
     ledger = Ledger()

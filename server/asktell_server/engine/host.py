@@ -339,11 +339,12 @@ class EngineHost:
             self._metrics.waiting_asks(len(self._asks))
 
     def _fallback(self, hosted: HostedStudy, cause: str, detail: str) -> Suggestion:
+        suggestion = hosted.optimizer.fallback(hosted.next_number, hosted.pending(), detail)
         self._metrics.fell_back(cause)
         log.warning(
             "suggestion fell back", study=hosted.study.name, trial=hosted.next_number, cause=cause, detail=detail
         )
-        return hosted.optimizer.fallback(hosted.next_number, hosted.pending(), detail)
+        return suggestion
 
     def _compute(self, hosted: HostedStudy, *, urgent: bool) -> Computation:
         old = hosted.computation

@@ -103,7 +103,10 @@ class Optimizer(ABC):
 
     @abstractmethod
     def fallback(self, number: int, pending: Sequence[Point], cause: str) -> Suggestion:
-        """A quasi-random suggestion, in microseconds, with source FALLBACK and `cause` as its detail."""
+        """A quasi-random suggestion, in microseconds, with source FALLBACK and `cause` as its detail.
+
+        In a space without a free point it does what `ask` does: repeat one, or raise SearchSpaceExhausted.
+        """
 
     def explain(self, request: ExplainRequest) -> Explanation:  # noqa: ARG002 (here there is nothing to explain)
         """What the model has learned from the history so far; may take seconds.

@@ -2,7 +2,8 @@
 
 *Taken* points are those observed or pending. A point is looked for among draws, one by one, until one is not taken. In a
 finite space that is nearly full most draws are taken; if the space has at most MAX_ENUMERATED points the free ones are then
-listed and one of them is drawn. A larger space gives up after MAX_DRAWS and repeats a point, as does a full one.
+listed and one of them is drawn. A larger space gives up after MAX_DRAWS and repeats a point. A full one repeats points as
+well, or is the end of an optimizer that `exhausts` it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import importlib
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 
+from asktell_server.domain.errors import SearchSpaceExhausted
 from asktell_server.domain.space import ParameterValue, Point, frozen_point
 from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource
@@ -103,6 +106,9 @@ class SobolSequence:
 class DesignedOptimizer(Optimizer):
     """An optimizer with an encoding, a memory of what was observed, and quasi-random points to fall back on."""
 
+    exhausts: ClassVar[bool] = False
+    """Whether a study is over when every point of its space is taken."""
+
     def __init__(self, spec: StudySpec) -> None:
         super().__init__(spec)
         self.encoding = Encoding(spec.space)
@@ -115,9 +121,10 @@ class DesignedOptimizer(Optimizer):
         self._observed.update(frozen_point(observation.point) for observation in observations)
 
     def fallback(self, number: int, pending: Sequence[Point], cause: str) -> Suggestion:
-        """The Sobol point for `number`."""
-        point = self.sobol_point(number, self.taken(pending))
-        return Suggestion(point, SuggestionSource.FALLBACK, detail=cause)
+        """The Sobol point for `number`. Raises SearchSpaceExhausted if the space is full and that is the end."""
+        taken = self.taken(pending)
+        self.require_room(taken)
+        return Suggestion(self.sobol_point(number, taken), SuggestionSource.FALLBACK, detail=cause)
 
     def taken(self, pending: Sequence[Point]) -> Taken:
         """The points that should not be proposed."""
@@ -169,3 +176,8 @@ class DesignedOptimizer(Optimizer):
         """Whether every point of the space is taken."""
         cardinality = self.spec.space.cardinality
         return cardinality is not None and taken.count(cardinality) >= cardinality
+
+    def require_room(self, taken: Taken) -> None:
+        """Raises SearchSpaceExhausted if the space is full and that is the end."""
+        if self.exhausts and self.is_full(taken):
+            raise SearchSpaceExhausted("study", "every point of the search space is taken")

@@ -28,6 +28,7 @@ class GridAsk(DesignedOptimizer):
     """Walks through the grid and then raises SearchSpaceExhausted."""
 
     uses_results = False
+    exhausts = True
 
     def __init__(self, spec: StudySpec) -> None:
         super().__init__(spec)

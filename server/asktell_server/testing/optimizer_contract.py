@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -455,6 +455,30 @@ class OptimizerContract:
             assert suggestion == create_optimizer(self.spec(space)).fallback(number, pending, "the worker died")
             assert suggestion.point not in pending
             pending.append(suggestion.point)
+
+    @pytest.mark.parametrize("space", [FINITE, CATEGORICAL, ONE_POINT], ids=["conditional", "categorical", "one point"])
+    def test_the_fallback_ends_where_asks_end(self, space: SearchSpace) -> None:
+        """With every point observed or pending a fallback repeats one if an ask does; it raises what an ask raises otherwise."""
+        optimizer = create_optimizer(self.spec(space))
+        pending: list[Point] = []
+        for number in range(1, (space.cardinality or 0) + 1):
+            point = optimizer.fallback(number, pending, "the worker died").point
+            if number % 2:
+                pending.append(point)
+            else:
+                optimizer.tell([observation(number, point, TrialState.SUCCEEDED, self.loss(optimizer, point))])
+
+        def ends(suggestion: Callable[[], object]) -> bool:
+            try:
+                suggestion()
+            except SearchSpaceExhausted as error:
+                assert error.subject == "study"  # noqa: PT017 (both answers are allowed)
+                return True
+            return False
+
+        assert ends(lambda: optimizer.fallback(100, pending, "the worker died")) == ends(
+            lambda: optimizer.ask(100, pending)
+        )
 
     def test_a_new_study_needs_no_model(self) -> None:
         """Before there is a result nothing slow is called for."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asktell_server.domain.errors import NoModel, SearchSpaceExhausted
+from asktell_server.domain.errors import NoModel
 from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import GpOptimizer, StudySpec
@@ -44,6 +44,7 @@ class GpAsk(DesignedOptimizer):
 
     uses_results = True
     explains = True
+    exhausts = True
 
     def __init__(self, spec: StudySpec, sources: Sequence[SourceStudy] = (), device: FitDevice | None = None) -> None:
         """`device`: where large fits run; on the CPU without."""
@@ -103,8 +104,7 @@ class GpAsk(DesignedOptimizer):
     def ask(self, number: int, pending: Sequence[Point]) -> Proposal:
         """A point of the initial design, then the one that promises most among those that are not taken."""
         taken = self.taken(pending)
-        if self.is_full(taken):
-            raise SearchSpaceExhausted("study", "every point of the search space is taken")
+        self.require_room(taken)
         if not self.needs_model():
             center = self._center()
             if center not in taken:
