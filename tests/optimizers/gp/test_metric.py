@@ -13,7 +13,7 @@ from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp import metric
 from asktell_server.optimizers.gp.fit import Priors, prior_mean
 from asktell_server.optimizers.gp.kernel import Hyperparameters, Inputs, Kernel
-from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, chosen, fitted_length
+from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, chosen, fitted_length, telling
 from asktell_server.optimizers.gp.posterior import Geometry, Posterior
 from asktell_server.optimizers.gp.transform import IdentityTransform, ObjectiveTransform
 from asktell_server.optimizers.safe_math import NumericalError, numerics
@@ -319,3 +319,72 @@ def test_a_tiny_standard_error_pins_the_posterior() -> None:
 
     assert float(mean.mean()) == pytest.approx(truth, abs=0.1)
     assert float(variance.mean()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "tells"),
+    [
+        (10.0, 10.0, False),
+        (-1e6, 1e6, False),
+        (-2.5e300, 1e300, False),
+        (10.0, 1.0, True),  # far worse than the others for sure
+        (-1e6, 1e3, True),  # far better
+        (0.5, 1.0, True),  # not so unsure beside the others' spread
+        (10.0, 0.0, True),  # nothing is known of its error
+    ],
+)
+def test_what_says_nothing_has_no_part_in_the_scale(value: float, error: float, tells: bool) -> None:
+    """A value whose error is larger than what it could tell counts as a middling one; every other is left as it is."""
+    others = np.linspace(0.0, 1.0, 9)
+    values, errors = np.append(others, value), np.append(np.full(9, 0.01), error)
+
+    told = telling(values, errors)
+
+    assert told[:9].tolist() == others.tolist()
+    assert told[9] == (value if tells else 0.5)
+
+
+def test_values_that_are_all_as_unsure_are_left_as_they_are() -> None:
+    """Noise that hides everything is no reason to know nothing at all, and without errors there is nothing to do."""
+    values = np.random.default_rng(1).standard_normal(20)
+
+    assert telling(values, np.full(20, 1.0)) is values
+    assert telling(values, np.full(20, 1e9)) is values
+    assert telling(values, np.zeros(20)) is values
+
+
+@pytest.mark.parametrize(("value", "error"), [(10.0, 10.0), (1e6, 1e6), (-1e6, 1e6), (1e300, 1e300), (-1e300, 1e300)])
+def test_an_outlier_that_is_known_to_say_nothing_changes_little(value: float, error: float) -> None:
+    """What is predicted for other points is almost what it is without that result."""
+    scene = Scene(SQUARE, n=20, m=50)
+
+    def bowl(units: Array) -> Array:
+        found: Array = np.square(units - 0.3).sum(axis=1)
+        return found
+
+    def off(rows: int) -> float:
+        made = model(scene, replace(FitConfig(), eager=50, averaged=0))
+        y, errors = bowl(scene.units), np.zeros(20)
+        y[19], errors[19] = value, error
+        with numerics():
+            made.add(scene.inputs.rows(slice(0, rows)), scene.units[:rows], y[:rows], errors[:rows])
+            posterior, transform = made.posterior()
+            found = transform.backward(posterior.mean(scene.new).mean(axis=0))
+        return float(np.abs(found - bowl(scene.new_units)).max())
+
+    assert off(20) < 2.0 * off(19) + 1e-3
+
+
+@pytest.mark.parametrize("error", [5e-324, 1e-200, 1e-20])
+def test_an_error_next_to_nothing_is_still_known(error: float) -> None:
+    """It does not turn into 0, which would leave the noise to be learned."""
+    scene = Scene(SQUARE, n=12)
+    made = model(scene)
+    add(made, scene, slice(0, 12), errors=error)
+
+    with numerics():
+        _, transform = made.posterior()
+
+    known = made._known_variance(transform, np.arange(12))
+    assert (known > 0.0).all()
+    assert (known < 1e-20).all()

@@ -62,14 +62,14 @@ def check(kind: str, y: Array) -> None:
     order = np.argsort(y, kind="stable")
     z = transform.forward(y)
     back = transform.backward(z)
-    slope = transform.slope(y)
+    error = transform.error(y, np.abs(y))
 
     assert bool(np.isfinite(z).all())
     assert float(np.abs(z).max()) < 1e3
     assert bool((np.diff(z[order]) >= 0).all())
     assert bool(np.isfinite(back).all())
-    assert bool((slope >= 0).all())
-    assert not np.isnan(slope).any()
+    assert bool((error >= 0).all())
+    assert bool(np.isfinite(error).all())
     for mean in (-1e3, -1.0, 0.0, float(z[0]), 1.0, 1e3):
         for deviation in (0.0, 1e-6, 1.0, 1e3):
             center, spread = transform.prediction(mean, deviation)
@@ -77,7 +77,8 @@ def check(kind: str, y: Array) -> None:
             assert 0.0 <= spread < math.inf
     # Values that come later may lie anywhere.
     later = usable(kind, [LARGEST, -LARGEST, 5e-324, 0.0, 1e-300, 1.0])
-    assert not np.isnan(transform.slope(later)).any()
+    for size in (5e-324, 1.0, LARGEST):
+        assert bool((transform.error(later, np.full(len(later), size)) >= 0).all())
 
 
 @pytest.mark.parametrize("name", EXTREMES)
@@ -107,17 +108,39 @@ def test_back_is_the_inverse_of_forth(kind: str, scale: float) -> None:
     assert transform.backward(transform.forward(y)) == pytest.approx(y, rel=1e-12, abs=1e-12 * np.ptp(y))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_slope_is_the_derivative(kind: str) -> None:
+def test_the_slope_is_the_derivative() -> None:
     """Against differences."""
-    y = usable(kind, [*np.exp(np.random.default_rng(5).standard_normal(25)), 300.0, 900.0])
-    transform = KINDS[kind](y)
+    y = np.array([*np.exp(np.random.default_rng(5).standard_normal(25)), 300.0, 900.0])
+    transform = ObjectiveTransform.of(y)
     step = 1e-6 * y
 
     differences = (transform.forward(y + step) - transform.forward(y - step)) / (2 * step)
 
-    # Where the pieces of the objective's transform meet it has a derivative as well: they meet smoothly.
+    # Where its pieces meet it has a derivative as well: they meet smoothly.
     assert transform.slope(y) == pytest.approx(differences, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_small_error_is_bent_as_values_are(kind: str) -> None:
+    """It is the error times the slope of the scale there."""
+    y = usable(kind, [*np.exp(np.random.default_rng(5).standard_normal(25)), 300.0, 900.0])
+    transform = KINDS[kind](y)
+    step = 1e-6 * y
+
+    differences = 0.5 * (transform.forward(y + step) - transform.forward(y - step))
+
+    assert transform.error(y, step) == pytest.approx(differences, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [10.0, 1e6, 1e300, -1e6])
+def test_an_error_as_large_as_its_value_reaches_the_others(value: float) -> None:
+    """However little slope the scale of an objective or a constraint has so far out, 0 is one error away."""
+    y = np.random.default_rng(5).uniform(-1.0, 1.0, 30)
+    for kind in ("objective", "constraint", "label"):
+        transform = KINDS[kind](y)
+        ends = transform.forward(np.array([0.0, value]))
+
+        assert transform.error(np.array([value]), np.array([abs(value)]))[0] >= abs(ends[1] - ends[0])
 
 
 @pytest.mark.parametrize("unit", [1e-250, 1e-3, 1e3, 1e250])
@@ -220,7 +243,7 @@ def test_a_constraint_is_not_bent_at_its_boundary() -> None:
     transform = ConstraintTransform.of(violation)
     near = 1e-3 * transform.scale * np.array([-1.0, 1.0])
 
-    assert transform.forward(near) == pytest.approx(transform.slope(np.zeros(1)) * near, rel=1e-6)
+    assert transform.forward(near) == pytest.approx(near / transform.scale, rel=1e-6)
     assert transform.forward(np.array([transform.scale]))[0] > 0.85
     assert float((np.abs(violation) <= transform.scale).mean()) == pytest.approx(0.8, abs=0.02)
 

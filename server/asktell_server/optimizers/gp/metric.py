@@ -7,6 +7,10 @@ and one that replays it agree bit for bit.
 
 A fit looks at no more than `fit_size` observations and a posterior rests on no more than `active_size` of the first m, plus those
 that came since: the best ones, and others spread over the space (`chosen`). That bounds the cost however long the study.
+
+Standard errors are the metric's. On the model's scale, which bends, an error is the longer of the two ways from the value to the ends
+of the interval of one error about it: beside a value far out the scale's slope is next to nothing, and would make a certainty of a
+number that says nothing. And what says nothing has no part in the scale (`telling`).
 """
 
 from __future__ import annotations
@@ -46,6 +50,11 @@ def no_trend(_: Data) -> None:
 
 NOISY = 1e-3
 """The noise's variance, as a share of that of all observations, from which on much remains open however many there are."""
+VAGUE = 10.0
+"""An error so many times the distance of the values from their median says nothing, unless the value is SURE errors away from it."""
+SURE = 3.0
+UNKNOWN = 1e3
+"""The largest error on the model's scale, and the farthest that a value with an error lies from 0: it weighs nothing any more."""
 RIVAL = 2.0
 """A maximum whose log posterior is lower than the highest by more than this is not among those that are averaged over."""
 
@@ -111,6 +120,23 @@ def chosen(
         np.minimum(distance, np.square(x[others] - x[others[pick]]).sum(axis=1), out=distance)
         distance[pick] = -1.0  # never again, even if all that is left repeats what is kept
     return np.sort(np.array(kept))
+
+
+def telling(values: Array, errors: Array) -> Array:  # (n,), (n,) 0 where unknown -> (n,)
+    """The values, those that say nothing replaced by the median of the others: what a transform is to be made for."""
+    if not errors.any():
+        return values
+    with np.errstate(over="ignore"):
+        off = np.abs(values - _median(values))
+        is_vague = (errors > VAGUE * _median(off)) & (SURE * errors > off)
+    if is_vague.all() or not is_vague.any():
+        return values
+    return np.where(is_vague, _median(values[~is_vague]), values)
+
+
+def _median(values: Array) -> float:
+    """The lower one, which is one of the values: between two of them there may be an overflow."""
+    return float(np.sort(values)[(len(values) - 1) // 2])
 
 
 @dataclass
@@ -190,8 +216,8 @@ class MetricModel:
             grown = base.geometry.extended(inputs, self._known_variance(base.transform, np.array([new])))
             base.geometry, base.trend_observed = grown, observed  # both or, if the numerics fail, neither
         self._base = base
-        transform = self._transform_of(self._values)
-        z = transform.forward(self._values[np.concatenate([base.rows, np.arange(m, n)])])
+        transform = self._transform_at(n)
+        z = self._outcomes(transform, np.concatenate([base.rows, np.arange(m, n)]))
         trend_observed = None if base.trend is None else base.trend_observed
         return Posterior(base.geometry, z, base.trend, trend_observed), transform
 
@@ -199,7 +225,7 @@ class MetricModel:
         assert self._inputs is not None
         y = self._values[:m]
         rows = chosen(self._units[:m], self._merit(y), self._config.active_size)
-        transform = self._transform_of(y)
+        transform = self._transform_at(m)
         inputs, known = self._inputs.rows(rows), self._known_variance(transform, rows)
         theta, trend, self.failure = self._fitted(m)
         try:
@@ -240,14 +266,24 @@ class MetricModel:
         found: Array = self._units[rows]
         return found
 
+    def _transform_at(self, m: int) -> Transform:
+        """The transform that the first m values ask for."""
+        return self._transform_of(telling(self._values[:m], self._errors[:m]))
+
+    def _outcomes(self, transform: Transform, rows: NDArray[np.intp]) -> Array:
+        """Values on the model's scale."""
+        with np.errstate(over="ignore"):  # of values that the transform was not made for
+            z = transform.forward(self._values[rows])
+        return np.where(self._errors[rows] > 0, np.clip(z, -UNKNOWN, UNKNOWN), z)
+
     def _known_variance(self, transform: Transform, rows: NDArray[np.intp]) -> Array:
+        """Squares of standard errors on the model's scale."""
         errors = self._errors[rows]
         if not errors.any():
             return np.zeros(len(rows))
-        values = self._values[rows]
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = np.nan_to_num(errors * transform.slope(values), nan=0.0, posinf=1e3)
-        return np.minimum(scaled, 1e3) ** 2
+        # Next to nothing is still known, which 0 is not.
+        on_scale = np.clip(transform.error(self._values[rows], errors), 1.0 / UNKNOWN**4, UNKNOWN)
+        return np.where(errors > 0, on_scale, 0.0) ** 2
 
     def _priors_of(self, m: int) -> Priors:
         return self._priors if m <= self._config.averaged else replace(self._priors, min_noise=self._config.min_noise)
@@ -271,7 +307,7 @@ class MetricModel:
 
     def _averaged(self, theta: Hyperparameters, height: Array, data: Data, m: int) -> Hyperparameters:
         """The best set, or draws around it and a rival: few data leave much open, and one set would be too sure of itself."""
-        is_noisy = noise_variance(theta.rows(slice(0, 1)), data.known_variance).mean() >= NOISY
+        is_noisy = np.median(noise_variance(theta.rows(slice(0, 1)), data.known_variance)) >= NOISY
         if m > (self._config.averaged_noisy if is_noisy else self._config.averaged):
             return theta.rows(slice(0, 1))
         # The few rounds of a chain take it nowhere else, so chains start only where the mass can be.
@@ -294,9 +330,9 @@ class MetricModel:
         if m not in self._fits:
             assert self._inputs is not None
             y = self._values[:m]
-            transform = self._transform_of(y)
+            transform = self._transform_at(m)
             rows = chosen(self._units[:m], self._merit(y), self._config.fit_size)
-            z = transform.forward(y)[rows]
+            z = self._outcomes(transform, rows)
             data = Data(self._inputs.rows(rows), z, self._known_variance(transform, rows))
             failure = ""
             trend = self._trend_of(data)

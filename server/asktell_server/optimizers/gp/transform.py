@@ -55,9 +55,11 @@ class Transform(ABC):
     def backward(self, z: Array) -> Array:  # (n,) -> (n,)
         """The inverse, cut to finite numbers."""
 
-    @abstractmethod
-    def slope(self, y: Array) -> Array:  # (n,) -> (n,)
-        """Derivative of `forward`: by it standard errors are scaled."""
+    def error(self, y: Array, error: Array) -> Array:  # (n,), (n,) -> (n,)
+        """Standard errors on the model's scale: the longer of the two ways from a value to the ends of the interval about it."""
+        with np.errstate(over="ignore"):
+            below, z, above = (np.clip(self.forward(at), -LARGEST / 2, LARGEST / 2) for at in (y - error, y, y + error))
+        return np.maximum(above - z, z - below)
 
     def prediction(self, mean: float, deviation: float) -> tuple[float, float]:
         """Mean and standard deviation of the metric whose value on the model's scale is normal (Gauss-Hermite quadrature)."""
@@ -118,7 +120,8 @@ class ObjectiveTransform(Transform):
             raised = np.minimum(_unbent(self.center + self.deviation * z), FURTHER * _unbent(np.asarray(self.highest)))
             return np.clip(np.ldexp(self.lowest + self.unit * raised, self.exponent), -LARGEST, LARGEST)
 
-    def slope(self, y: Array) -> Array:
+    def slope(self, y: Array) -> Array:  # (n,) -> (n,)
+        """Derivative of `forward`."""
         with np.errstate(over="ignore"):  # of values that the transform was not made for
             raised = np.maximum((_scaled(y, self.exponent) - self.lowest) / self.unit, 1.0)
             length = np.maximum(np.log(raised) - (LONG - 1.0), 0.0) + 1.0
@@ -169,10 +172,6 @@ class ConstraintTransform(Transform):
         with np.errstate(over="ignore"):
             return np.clip(self.scale * np.sinh(np.clip(z, -FARTHEST, FARTHEST)), -LARGEST, LARGEST)
 
-    def slope(self, y: Array) -> Array:
-        with np.errstate(over="ignore"):
-            return 1.0 / np.minimum(np.hypot(self.scale, y), LARGEST)
-
 
 @dataclass(frozen=True)
 class LogTransform(Transform):
@@ -194,9 +193,10 @@ class LogTransform(Transform):
     def backward(self, z: Array) -> Array:
         return np.exp(np.clip(self.center + self.deviation * z, -700.0, 700.0))
 
-    def slope(self, y: Array) -> Array:
+    def error(self, y: Array, error: Array) -> Array:
+        # Upwards: the interval's lower end may be no cost.
         with np.errstate(over="ignore"):
-            return np.minimum(1.0 / y / self.deviation, LARGEST)
+            return np.minimum(np.log1p(error / y) / self.deviation, LARGEST)
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,3 @@ class IdentityTransform(Transform):
 
     def backward(self, z: Array) -> Array:
         return z
-
-    def slope(self, y: Array) -> Array:
-        return np.ones_like(y)
