@@ -192,6 +192,19 @@ def test_a_belief_is_the_product_of_its_priors() -> None:
     assert np.allclose(other, one / 4)
 
 
+@pytest.mark.parametrize("width", [1e-2, 1e-9, 1e-300])
+def test_no_belief_is_a_certainty(width: float) -> None:
+    """Far from a normal belief's mean it is a millionth of a millionth of what it is there, whatever its width, and pulls no more."""
+    scene = Scene(SPACES["square"])
+    term = LogBelief(Belief(scene.cube, scene.layout, [OptimumPrior("x", NormalPrior(0.5, width))]), 1)
+    inputs = Inputs.of(scene.layout, np.array([[0.5, 0.1], [0.9, 0.1]]), np.ones((2, 2), dtype=np.bool_))
+
+    value, gradient = term.value_and_gradient(inputs)
+
+    assert value.tolist() == pytest.approx([0.0, 10.0 * math.log(1e-12)], abs=1e-9)
+    assert gradient.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
 def test_draws_from_a_belief_are_where_it_is() -> None:
     """Normal inside the cube, by weight over levels, uniform where nothing is believed."""
     scene = Scene(RICH)

@@ -49,6 +49,16 @@ def asked(made: GpAsk, number: int, count: int) -> list[Suggestion]:
     return [made.ask(number + i, []).suggestion for i in range(count)]
 
 
+def searched(made: GpAsk, count: int, loss: Callable[[Point], float], first: int = 1) -> list[float]:
+    """The losses of so many trials, one after the other."""
+    losses = []
+    for number in range(first, first + count):
+        point = made.ask(number, []).suggestion.point
+        losses.append(loss(point))
+        made.tell([succeeded(number, point, losses[-1])])
+    return losses
+
+
 def test_it_walks_to_the_bottom_of_a_bowl() -> None:
     """Within 20 trials, from a design of 4, in either direction."""
     for direction, sign in ((Direction.MINIMIZE, 1.0), (Direction.MAXIMIZE, -1.0)):
@@ -319,6 +329,30 @@ def test_others_follow_a_pending_trial_that_is_not_expected_to_be_the_best(
     monkeypatch.setattr("asktell_server.optimizers.gp.study_model.WORTHWHILE", 0.0)
 
     assert chosen() == before
+
+
+@pytest.mark.parametrize("width", [0.02, 1e-3, 1e-200])
+def test_a_narrow_wrong_belief_costs_trials_not_the_optimum(width: float) -> None:
+    """However sure a belief was of a corner, the study finds the bottom of the bowl within 25 trials."""
+    made = optimizer(
+        study(SQUARE, priors=(OptimumPrior("x", NormalPrior(0.9, width)), OptimumPrior("y", NormalPrior(0.1, width))))
+    )
+
+    losses = searched(made, 25, bowl)
+
+    assert min(losses) < 1e-4
+
+
+@pytest.mark.parametrize(("value", "error"), [(10.0, 10.0), (1e6, 1e6), (-1e6, 1e6)])
+def test_a_result_that_is_known_to_say_nothing_spoils_no_search(value: float, error: float) -> None:
+    """The fifth result is nonsense and says so: the others lead to the bottom of the bowl as they would without it."""
+    made = optimizer(study(SQUARE, seed=4))
+
+    losses = searched(made, 4, bowl)
+    made.tell([succeeded(5, made.ask(5, []).suggestion.point, value, error)])
+    losses += searched(made, 18, bowl, first=6)
+
+    assert min(losses) < 1e-6
 
 
 def test_a_replicate_with_a_tiny_error_is_believed() -> None:

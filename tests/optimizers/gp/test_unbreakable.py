@@ -79,7 +79,7 @@ def beliefs(draw: st.DrawFn, space: SearchSpace) -> list[OptimumPrior]:
             belief: NormalPrior | WeightedPrior = WeightedPrior(tuple((value, draw(weights)) for value in listed))
         else:
             mean = draw(values(parameter))
-            belief = NormalPrior(float(mean), draw(st.sampled_from([1e-12, 0.01, 0.3, 10.0])))
+            belief = NormalPrior(float(mean), draw(st.sampled_from([1e-300, 1e-12, 0.01, 0.3, 10.0])))
         prior = OptimumPrior(parameter.name, belief)
         if not any(True for _ in prior.belief.violations(parameter)):
             found.append(prior)

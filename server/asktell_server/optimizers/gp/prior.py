@@ -1,7 +1,9 @@
 """The user's beliefs about the optimum as a term of the acquisition function [1]_.
 
 acquisition(x) * pi(x)^(beta / n): with n results the belief pi counts beta / n times, so it guides the first trials and, wrong or
-right, fades. beta is STRENGTH, the paper's advice for budgets of about a hundred trials.
+right, fades. beta is STRENGTH, the paper's advice for budgets of about a hundred trials. No belief is a certainty: where pi would be
+less than FLOOR of what it is at its best, it is that, since the tails of a narrow normal distribution would not fade in thousands of
+trials.
 
 .. [1] C. Hvarfner, D. Stoll, A. Souza, M. Lindauer, F. Hutter, L. Nardi. piBO: augmenting acquisition functions with user beliefs
    for Bayesian optimization. ICLR 2022. Equation (6).
@@ -22,6 +24,8 @@ from asktell_server.optimizers.gp.kernel import Inputs, Layout
 
 STRENGTH = 10.0
 FLOOR = 1e-12
+NARROWEST = 1e-9
+"""Of the widths of normal beliefs, in units: narrower ones are as good as a point, and squares of distances overflow in them."""
 
 
 class Belief:
@@ -42,7 +46,7 @@ class Belief:
             belief = prior.belief
             if isinstance(belief, NormalPrior):
                 mean = int(belief.mean) if cube.encoding.space.parameters[column].kind == "int" else belief.mean
-                self.normal.append((column, numeric[column], code(mean), belief.width))
+                self.normal.append((column, numeric[column], code(mean), max(belief.width, NARROWEST)))
                 continue
             top = max(weight for _, weight in belief.weights)
             logs = {code(value): math.log(max(weight / top, FLOOR)) for value, weight in belief.weights}
@@ -80,8 +84,9 @@ class LogBelief(Term):
         gradient = np.zeros_like(inputs.x)
         for _, at, mean, width in self._belief.normal:
             off = (inputs.x[:, at] - mean) / width * inputs.active[:, at]
-            value -= 0.5 * off * off
-            gradient[:, at] -= off / width
+            density = np.exp(-0.5 * off * off)
+            value += np.log(density + FLOOR)
+            gradient[:, at] -= density / (density + FLOOR) * off / width
         for _, is_choice, at, logs, least in self._belief.weighted:
             column = inputs.choice[:, at] if is_choice else inputs.x[:, at]
             active = column >= 0 if is_choice else inputs.active[:, at] > 0
