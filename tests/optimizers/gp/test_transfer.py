@@ -323,6 +323,38 @@ def test_only_the_shape_counts(direction: Direction) -> None:
         )
 
 
+def test_a_source_is_left_out_once_it_cannot_tell_results_apart() -> None:
+    """Results all over the square bear it out; with more of them next to the optimum, closer together than it knows, it says no more."""
+    earlier = source_of(study(SQUARE), random_points(SQUARE, 30), bowl)
+    points = random_points(SQUARE, 20, seed=2)
+    near: list[Point] = [{"x": 0.3 + 1e-4 * float(p["x"]), "y": 0.7 + 1e-4 * float(p["y"])} for p in points[8:]]
+    trends = []
+    for tried in (points[:8], points[:8] + near):
+        model = StudyModel(study(SQUARE), Encoding(SQUARE), BRISK, [earlier])
+        model.tell([succeeded(i, p, bowl(p)) for i, p in enumerate(tried)])
+        with numerics():
+            trends.append(model.objectives[0].posterior()[0].trend)
+    assert isinstance(trends[0], WeightedSources)
+    assert trends[1] is None
+
+
+def test_a_source_that_says_the_same_everywhere_is_none() -> None:
+    """Where its range and the new one do not meet it is no trend, and a suggestion does not say that it learns from it."""
+    here, there = (SearchSpace((F("x", low, low + 1.0),)) for low in (0.0, 5.0))
+    earlier = source_of(study(there), random_points(there, 20), lambda p: float(p["x"]) ** 2)
+    found = [suggestion for suggestion, _ in run(study(here), lambda p: (float(p["x"]) - 0.3) ** 2, 6, [earlier])]
+    assert SuggestionSource.MODEL in {suggestion.source for suggestion in found}
+    assert not any("learns from" in suggestion.detail for suggestion in found)
+
+
+def test_a_source_does_not_keep_a_search_from_the_optimum() -> None:
+    """Forty results of the same function lead it there fast, and not only as near as they tell."""
+    earlier = source_of(study(SQUARE), random_points(SQUARE, 40), bowl)
+    losses = [loss for _, loss in run(study(SQUARE, initial_points=0), bowl, 30, [earlier], None)]
+    assert min(losses[:8]) < 1e-4
+    assert min(losses) < 1e-8
+
+
 def run(
     spec: StudySpec,
     loss: Callable[[Point], float],

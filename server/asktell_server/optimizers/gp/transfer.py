@@ -20,6 +20,9 @@ posterior probability (spike and slab, [2]_), nothing below 0. A source that ord
 f explains the results as it would without. This asks the question of [3]_, which source ranks the target's results well, of the
 shape instead of the ranks, and takes what cannot be blamed on chance instead of what a bootstrap favours.
 
+A source knows its own function no better than its results told it. Once the target's better results lie closer together than that,
+all that the source says of them is its errors, sharply bent, and it is left out (RESOLVED): it has led as far as it could.
+
 .. [1] D. Golovin et al. Google Vizier: a service for black-box optimization. KDD 2017, section 3.3.
 .. [2] E. I. George, R. E. McCulloch. Variable selection via Gibbs sampling. JASA 88 (1993).
 .. [3] M. Feurer, B. Letham, F. Hutter, E. Bakshy. Practical transfer learning for Bayesian optimization. arXiv:1802.02219 (2018).
@@ -67,6 +70,8 @@ SHAPE, RATE = 1.0, 1.0
 NEGLIGIBLE = 0.02
 """Weights below this count as 0."""
 MAX_LOG = 100.0
+RESOLVED = 0.1
+"""A source is of use while the better half of the target's results spreads out, as it sees them, by this share of its errors there."""
 
 
 class _Map(ABC):
@@ -258,6 +263,12 @@ class SourceModel:
         """The mean at points of the target, in the source's (y - lowest) / (median - lowest)."""
         return self._raised(self._posterior.mean(self._bridge(inputs)[0]).mean(axis=0))[0]
 
+    def prediction_with_error(self, inputs: Inputs) -> tuple[Array, Array]:  # (m,), (m,)
+        """The same, and its standard deviation."""
+        mean, variance = self._posterior.predict(self._bridge(inputs)[0])
+        value, slope = self._raised(mean.mean(axis=0))
+        return value, slope * np.sqrt(variance[0])
+
     def prediction_with_gradient(self, inputs: Inputs) -> tuple[Array, Array]:  # (m,), (m, p)
         """The same, and its gradient."""
         there, slopes = self._bridge(inputs)
@@ -322,22 +333,26 @@ class Sources:
 
     def trend(self, data: Data) -> WeightedSources | None:
         """The trend that these results of the target bear out; None if no source is of use."""
-        transforms: list[ObjectiveTransform] = []
+        useful: list[tuple[SourceModel, ObjectiveTransform]] = []
         columns = []
-        models = self._models()
-        if not models:
+        for model in self._models():
+            raised, error = model.prediction_with_error(data.inputs)
+            above = raised - raised.min()
+            middle = np.median(above)
+            if (middle or above.mean()) <= RESOLVED * np.median(error[above <= middle]):
+                continue
+            transform = ObjectiveTransform.of(raised)
+            useful.append((model, transform))
+            columns.append(transform.forward(raised))
+        if not useful:
             return None
-        for model in models:
-            raised = model.prediction(data.inputs)
-            transforms.append(ObjectiveTransform.of(raised))
-            columns.append(transforms[-1].forward(raised))
         try:
             found = weights(self._kernel, self._priors, data, np.stack(columns, axis=1))
         except (NumericalError, np.linalg.LinAlgError):
             return None
         parts = [
             Part(weight, model, transform)
-            for weight, model, transform in zip(found.tolist(), models, transforms, strict=True)
+            for weight, (model, transform) in zip(found.tolist(), useful, strict=True)
             if weight >= NEGLIGIBLE
         ]
         return WeightedSources(parts) if parts else None
