@@ -84,7 +84,7 @@ class Measurement(_message.Message):
 
     @_builtins.property
     def standard_errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Standard error of a metric above, where it is known; finite, at least 0."""
+        """Standard error of a metric above, where it is known; finite, at least 0. 0 is as good as none: not known."""
 
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:

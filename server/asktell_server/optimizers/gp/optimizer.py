@@ -1,9 +1,8 @@
 """The Gaussian-process optimizer as the server knows it: what precedes the model, and what happens when it fails.
 
 The first trials are the default point (parameters without a default in the middle of their range), points at which source
-studies were best, and then Sobol points, until
-`initial_points` trials are finished or pending and a few have succeeded. From then on the model chooses. torch takes seconds to
-import, so that happens at the first ask that needs the model, in a compute process, not here.
+studies were best, and then Sobol points, until `initial_points` trials have ended and one has succeeded. From then on the model
+chooses. torch takes seconds to import, so that happens at the first ask that needs the model, in a compute process, not here.
 
 When the numerics fail, step by step: jitter on the diagonal (safe_math.py), hyperparameters of the prior instead of fitted ones
 (metric.py), the quasi-random fallback, which names the cause.
