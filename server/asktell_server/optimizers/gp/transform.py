@@ -104,7 +104,7 @@ class ObjectiveTransform(Transform):
             reached = reached[reached > TINY * reached.max()]
             unit = max(unit, float(np.median(reached))) if len(reached) else unit
         if not unit > 1e-300:
-            return cls(exponent, lowest, 1.0, 0.0, 1.0, 0.0)
+            return cls(exponent, lowest, 1.0, 0.0, 1.0, 1.0)
         z = _bent(raised, unit)
         deviation = float(z.std())
         center = float(z.mean())
