@@ -21,6 +21,7 @@ MOST_CONNECTIONS = 256
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = MOST_CONNECTIONS  # connections that wait to be taken; five, the default, are lost to any burst
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serves a connection in a thread of its own, if there is a place."""
