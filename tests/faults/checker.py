@@ -634,8 +634,10 @@ def retries_keep_their_limit(e: Evidence) -> Iterator[str]:
                 yield f"{name} was lost and is not tried again"
             if not lost:
                 before = e.trials.get(f"{parent_of(name)}/trials/{trial.retry_of}")
+                while before is not None and before.state == State.EXPIRED and before.HasField("retry_of"):
+                    before = e.trials.get(f"{parent_of(name)}/trials/{before.retry_of}")
                 if before is None or before.state not in RESULTS:
-                    yield f"{name} was withdrawn though trial {trial.retry_of} has no result"
+                    yield f"{name} was withdrawn though none of the trials that it repeats has a result"
         elif children and trial.state not in RESULTS:
             yield f"{name} is {State.State.Name(trial.state)} and has a retry"
 
