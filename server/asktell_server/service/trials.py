@@ -414,7 +414,7 @@ def _repeats(tx: Transaction, study_id: int, trial: Trial, number: int) -> bool:
     """Whether the trial repeats another, at once or by way of retries in between that expired too."""
     before = trial.retry_of
     while before is not None and before > number:
-        between = tx.trial(study_id, before)
+        between = tx.trial(study_id, before, full=False)
         before = None if between is None else between.retry_of
     return before == number
 

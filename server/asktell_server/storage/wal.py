@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from asktell_server.domain.errors import StorageUnavailable
 
@@ -45,52 +45,63 @@ def require_whole(database: str) -> None:
 def lost_commits(path: Path) -> int:
     """How many commits lie behind damage in the log at `path`, at least; 0 if it is whole or there is none.
 
-    A server may write to it meanwhile.
+    A server may write to it meanwhile. What it writes over while it is read can look like damage, but not twice the same.
     """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return 0
-    with file:
-        while True:
-            header = file.read(_HEADER)
-            lost = _lost_commits(file, header)
-            file.seek(0)
-            # A log that was begun anew in between, from its header on, was a mixture of two.
-            if not lost or file.read(_HEADER) == header:
-                return lost
-            file.seek(0)
-
-
-def _lost_commits(file: BinaryIO, header: bytes) -> int:
-    if len(header) < _HEADER:
-        return 0
-    magic, _, page, _ = struct.unpack(">4I", header[:16])
-    order = ">" if magic & 1 else "<"
-    sums = _stored(header[24:])
-    if magic & ~1 == _MAGIC and page in _PAGES and _sums(header[:24], order, (0, 0)) == sums:
-        return _behind_damage(_frames(file, page), order, header[16:24], sums, broken=False)
-    for page, order in product(_PAGES, "><"):
-        file.seek(_HEADER)
-        frames = _frames(file, page)
-        first, second = next(frames, b""), next(frames, b"")
-        if second and _continues(second, order, _stored(first[16:])):
-            file.seek(_HEADER)
-            return _behind_damage(_frames(file, page), order, first[8:16], sums, broken=True)
+    found = _damage(path)
+    while found is not None:
+        again = _damage(path)
+        if again is not None and again.place == found.place:
+            return again.commits
+        found = again
     return 0
 
 
-def _behind_damage(frames: Iterable[bytes], order: str, salt: bytes, sums: Sums, *, broken: bool) -> int:
-    """How many commits lie behind damage in `frames`, or behind what comes before them if that is `broken`."""
-    commits, worst = 0, 0
-    for frame in frames:
+class _Damage(NamedTuple):
+    """Commits behind damage, and where it is: the number and the content of the frame, -1 and that of the header."""
+
+    commits: int
+    place: tuple[int, bytes]
+
+
+def _damage(path: Path) -> _Damage | None:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        header = file.read(_HEADER)
+        if len(header) < _HEADER:
+            return None
+        magic, _, page, _ = struct.unpack(">4I", header[:16])
+        order = ">" if magic & 1 else "<"
+        sums = _stored(header[24:])
+        if magic & ~1 == _MAGIC and page in _PAGES and _sums(header[:24], order, (0, 0)) == sums:
+            return _worst(_frames(file, page), order, header[16:24], sums, None)
+        for page, order in product(_PAGES, "><"):
+            file.seek(_HEADER)
+            frames = _frames(file, page)
+            first, second = next(frames, b""), next(frames, b"")
+            if second and _continues(second, order, _stored(first[16:])):
+                file.seek(_HEADER)
+                return _worst(_frames(file, page), order, first[8:16], sums, (-1, header))
+    return None
+
+
+def _worst(
+    frames: Iterable[bytes], order: str, salt: bytes, sums: Sums, place: tuple[int, bytes] | None
+) -> _Damage | None:
+    """The damage in `frames`, or before them at `place`, behind which most commits lie; None if no more than one does."""
+    commits = 0
+    worst = None
+    for i, frame in enumerate(frames):
         if frame[8:16] == salt and _continues(frame, order, sums):
-            commits += broken and frame[4:8] != bytes(4)
-            worst = max(worst, commits)
+            commits += place is not None and frame[4:8] != bytes(4)
+            if place is not None and commits > (1 if worst is None else worst.commits):
+                worst = _Damage(commits, place)
         else:
-            broken, commits = True, 0
+            place, commits = (i, frame), 0
         sums = _stored(frame[16:])
-    return worst if worst > 1 else 0
+    return worst
 
 
 def _frames(file: BinaryIO, page: int) -> Iterator[bytes]:

@@ -344,6 +344,15 @@ def test_what_says_nothing_has_no_part_in_the_scale(value: float, error: float, 
     assert told[9] == (value if tells else 0.5)
 
 
+def test_exact_values_on_a_plateau_are_left_as_they_are() -> None:
+    """Where most are equal their distance from the median is no measure: small errors still say a lot."""
+    values = np.array([1000.0] * 6 + [999.0])
+
+    assert telling(values, np.full(7, 0.01)) is values
+    assert telling(np.full(7, 1000.0), np.full(7, 0.01)).tolist() == [1000.0] * 7
+    assert telling(np.append(values, 1e6), np.append(np.full(7, 0.01), 1e6)).tolist() == [*values.tolist(), 1000.0]
+
+
 def test_values_that_are_all_as_unsure_are_left_as_they_are() -> None:
     """Noise that hides everything is no reason to know nothing at all, and without errors there is nothing to do."""
     values = np.random.default_rng(1).standard_normal(20)

@@ -338,6 +338,19 @@ def test_a_source_is_left_out_once_it_cannot_tell_results_apart() -> None:
     assert trends[1] is None
 
 
+def test_a_source_counts_from_the_first_result_on() -> None:
+    """One result among failures says nothing against it, and it leads the search."""
+    earlier = source_of(study(SQUARE), random_points(SQUARE, 30), bowl)
+    points = random_points(SQUARE, 8, seed=2)
+    model = StudyModel(study(SQUARE), Encoding(SQUARE), BRISK, [earlier])
+
+    model.tell([succeeded(0, points[0], bowl(points[0])), *(failed(i, p) for i, p in enumerate(points[1:], 1))])
+    with numerics():
+        trend = model.objectives[0].posterior()[0].trend
+
+    assert isinstance(trend, WeightedSources)
+
+
 def test_a_source_that_says_the_same_everywhere_is_none() -> None:
     """Where its range and the new one do not meet it is no trend, and a suggestion does not say that it learns from it."""
     here, there = (SearchSpace((F("x", low, low + 1.0),)) for low in (0.0, 5.0))

@@ -15,6 +15,7 @@ number that says nothing. And what says nothing has no part in the scale (`telli
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -128,7 +129,9 @@ def telling(values: Array, errors: Array) -> Array:  # (n,), (n,) 0 where unknow
         return values
     with np.errstate(over="ignore"):
         off = np.abs(values - _median(values))
-        is_vague = (errors > VAGUE * _median(off)) & (SURE * errors > off)
+        # Where most are equal, as on a plateau, the others say how far values lie from it.
+        usual = _median(off) or (_median(off[off > 0]) if (off > 0).any() else math.inf)
+        is_vague = (errors > VAGUE * usual) & (SURE * errors > off)
     if is_vague.all() or not is_vague.any():
         return values
     return np.where(is_vague, _median(values[~is_vague]), values)

@@ -339,7 +339,8 @@ class Sources:
             raised, error = model.prediction_with_error(data.inputs)
             above = raised - raised.min()
             middle = np.median(above)
-            if (middle or above.mean()) <= RESOLVED * np.median(error[above <= middle]):
+            # One result says nothing of how close they lie.
+            if len(above) > 1 and (middle or above.mean()) <= RESOLVED * np.median(error[above <= middle]):
                 continue
             transform = ObjectiveTransform.of(raised)
             useful.append((model, transform))
