@@ -31,7 +31,7 @@ def partial(target: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=".", suffix=_ENDING, dir=target.parent))
     lock = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
+        with suppress(OSError):  # no locks in this file system: nobody clears the folder away, then
             fcntl.flock(lock, fcntl.LOCK_EX)
         path = folder / _NAME
         open(path, "xb", opener=sqlite.private).close()
@@ -70,7 +70,7 @@ def _clear_if_left(folder: Path) -> None:
 
 def _clear(folder: Path) -> None:
     """Removes what `partial` and SQLite make there, and the folder, if that was all."""
-    with suppress(OSError):
+    with suppress(OSError):  # what cannot be removed stays: an error of the copy itself must not be hidden behind it
         for end in ("-journal", "-wal", "-shm", ""):
             (folder / f"{_NAME}{end}").unlink(missing_ok=True)
         folder.rmdir()

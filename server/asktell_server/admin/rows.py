@@ -80,7 +80,7 @@ def _study(each: Query, row: Any, moment: Moment) -> Iterator[Finding]:
     if complete:
         yield from history.end()
     for number, step, revision, text in each(
-        f"SELECT number, step, revision, measurement FROM measurements {of_study} ORDER BY number, step"  # noqa: S608 - as above
+        f"SELECT number, step, revision, measurement FROM measurements {of_study} ORDER BY number, step"  # noqa: S608 - a number
     ):
         try:
             measurement = codec.measurement_from_text(text)
@@ -236,7 +236,7 @@ class _History:
             return
         if trial.retry_of < trial.number:
             for row in self._each(
-                f"SELECT {_TRIAL} FROM trials WHERE study_id = {self._study.id:d} AND number = {trial.retry_of:d}"  # noqa: S608 - numbers
+                f"SELECT {_TRIAL} FROM trials WHERE study_id = {self._study.id:d} AND number = {trial.retry_of:d}"  # noqa: S608 - our own names and numbers
             ):
                 before = codec.trial_from_row(row)
                 if trial.attempt == before.attempt + 1 and trial.point == before.point:
