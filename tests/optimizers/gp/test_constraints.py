@@ -140,3 +140,22 @@ def test_a_pending_point_is_no_incumbent_if_it_will_hardly_be_feasible() -> None
 
     assert abs(float(alone["x"]) - 0.5) < 0.1
     assert abs(float(beside["x"]) - float(alone["x"])) < 0.05
+
+
+@pytest.mark.parametrize("bound", [0.5, 0.0])
+def test_a_search_goes_on_where_only_yes_or_no_is_measured(bound: float) -> None:
+    """0 where a trial fits and 1 where not, the bound between them or at 0: the optimum does not fit, and still a fair part of the late
+    trials do, and they go on finding better ones.
+    """
+    made = optimizer(study(SQUARE, constraints=[OutcomeConstraint("misfit", max=bound)]))
+    best: dict[int, float] = {}
+    for number in range(1, 51):
+        point = made.ask(number, []).suggestion.point
+        x, y = float(point["x"]), float(point["y"])
+        loss, fits = (x - 0.3) ** 2 + (y - 0.7) ** 2, x > 0.8
+        made.tell([succeeded(number, point, loss, misfit=0.0 if fits else 1.0)])
+        if fits:
+            best[number] = loss
+
+    assert sum(number > 30 for number in best) >= 6
+    assert min(best.values()) < min(value for number, value in best.items() if number <= 25)

@@ -15,6 +15,7 @@ from asktell_server.optimizers.gp.transform import (
     LARGEST,
     ConstraintTransform,
     IdentityTransform,
+    LabelTransform,
     LogTransform,
     ObjectiveTransform,
     Transform,
@@ -270,3 +271,33 @@ def test_a_prediction_is_the_mean_of_what_is_believed() -> None:
 
         assert center == pytest.approx(draws.mean(), rel=0.01), kind
         assert spread == pytest.approx(draws.std(), rel=0.03), kind
+
+
+@pytest.mark.parametrize(("kept", "broken"), [(0.0, 1.0), (-0.5, 0.5), (-LARGEST, LARGEST), (-1e-290, 1e-290)])
+def test_two_values_on_either_side_of_a_bound_are_labels(kept: float, broken: float) -> None:
+    """They become -1 and 1, and come back."""
+    violation = np.array([kept, broken, kept, kept])
+
+    transform = ConstraintTransform.of(violation)
+
+    assert isinstance(transform, LabelTransform)
+    np.testing.assert_allclose(transform.forward(violation), [-1.0, 1.0, -1.0, -1.0])
+    np.testing.assert_allclose(transform.backward(transform.forward(violation)), violation, rtol=1e-12)
+    assert np.isfinite(transform.backward(np.array([-1e300, 1e300]))).all()
+    assert np.isfinite(transform.forward(np.array([-LARGEST, LARGEST]))).all()
+
+
+@pytest.mark.parametrize(
+    "violation",
+    [
+        [0.0, 1.0, 0.0],
+        [-1.0, -1.0, 0.0, -1.0],
+        [1.0, 2.0, 2.0, 1.0],
+        [0.0, 1.0, 0.5, 1.0],
+        [0.0, 5e-324, 0.0, 0.0],
+        [1.0, 1.0, 1.0, 1.0],
+    ],
+)
+def test_other_violations_are_no_labels(violation: list[float]) -> None:
+    """Too few of them; on one side of the bound; three values; or values that are not apart."""
+    assert not isinstance(ConstraintTransform.of(np.array(violation)), LabelTransform)

@@ -52,6 +52,7 @@ from asktell_server.optimizers.gp.transfer import Sources, WeightedSources
 from asktell_server.optimizers.gp.transform import (
     ConstraintTransform,
     IdentityTransform,
+    LabelTransform,
     LogTransform,
     ObjectiveTransform,
     Transform,
@@ -82,7 +83,8 @@ LABEL_VARIANCE = 0.25
 MAX_CAUTION = 8
 """The probability of success counts to the power 2^c. Each failure raises c by one, up to this, each other result lowers it: where what
 promises most always fails, about half of the trials go elsewhere. Else all would go there in the end, since next to good results
-improvements become so small that no probability above 0 outweighs them.
+improvements become so small that no probability above 0 outweighs them. So does the probability that a constraint is kept, if all that
+is measured is whether it is.
 """
 
 
@@ -170,6 +172,8 @@ class StudyModel:
         self._label = self._model(65, lambda _: IdentityTransform())
         self._failures = 0
         self._caution = 0
+        # The same of each constraint; it counts where the constraint tells no more than a label.
+        self._cautions = [0] * len(spec.constraints)
         self._results = 0
         # Rows of the objectives' models: whether the trial can be the best, and its values, smaller is better.
         self._eligible: Mask = np.empty(0, dtype=np.bool_)
@@ -237,7 +241,7 @@ class StudyModel:
         add(self._label, list(range(len(failed))), [1.0 if f else -1.0 for f in failed], [0.0] * len(failed))
         self._failures += sum(failed)
         for each in failed:
-            self._caution = min(self._caution + 1, MAX_CAUTION) if each else max(self._caution - 1, 0)
+            self._caution = _cautious(self._caution, each)
         self._results += len(failed)
         taught = [i for i, o in enumerate(observations) if o.measurement is not None and not failed[i]]
 
@@ -254,9 +258,11 @@ class StudyModel:
         self._eligible = np.concatenate([self._eligible, [self._is_eligible(observations[i]) for i in rows]]).astype(
             np.bool_
         )
-        for constraint, model in zip(self.spec.constraints, self.constraints, strict=True):
+        for k, (constraint, model) in enumerate(zip(self.spec.constraints, self.constraints, strict=True)):
             rows = holding(constraint.metric)
             values, errors = measured(constraint.metric, rows)
+            for value in values:
+                self._cautions[k] = _cautious(self._cautions[k], not constraint.is_met(value))
             add(model, rows, [cut(constraint.violation(value)) for value in values], errors)
         if self._cost is not None:
             rows = holding(self.settings.cost_metric)
@@ -330,20 +336,28 @@ class StudyModel:
 
     def _chances(self, ahead: Inputs | None) -> list[Term]:
         """That constraints are kept and trials succeed, each a logarithm of a probability."""
-        chances = self._constraint_posteriors(ahead)
-        terms: list[Term] = [LogProbabilityBelow(posterior) for posterior in chances]
+        terms: list[Term] = [
+            LogProbabilityBelow(posterior, weight=2.0**caution)
+            for posterior, caution in self._constraint_posteriors(ahead)
+        ]
         if self._failures:
             terms.append(
                 LogProbabilityBelow(_believing(self._label.posterior()[0], ahead), LABEL_VARIANCE, 2.0**self._caution)
             )
         return terms
 
-    def _constraint_posteriors(self, ahead: Inputs | None) -> list[Posterior]:
-        """While nothing is feasible, what is pending is expected to be worse than the mean by a deviation: else all trials in
-        parallel would go where one is likeliest to be feasible.
+    def _constraint_posteriors(self, ahead: Inputs | None) -> list[tuple[Posterior, int]]:
+        """Each with its caution: of a constraint that tells more than a label none is needed. While nothing is feasible, what is pending
+        is expected to be worse than the mean by a deviation: else all trials in parallel would go where one is likeliest to be feasible.
         """
         lie = 0.0 if self._eligible.any() else 1.0
-        return [_believing(model.posterior()[0], ahead, lie) for model in self.constraints if len(model)]
+        found: list[tuple[Posterior, int]] = []
+        for model, caution in zip(self.constraints, self._cautions, strict=True):
+            if len(model):
+                posterior, transform = model.posterior()
+                is_label = isinstance(transform, LabelTransform)
+                found.append((_believing(posterior, ahead, lie), caution if is_label else 0))
+        return found
 
     def _improvement(
         self,
@@ -378,7 +392,7 @@ class StudyModel:
     def _is_expected_feasible(self, at: Inputs, deviations: float) -> Mask:  # (m,)
         """Whether no constraint's mean is more than so many deviations beyond the bound."""
         found = np.ones(len(at), dtype=np.bool_)
-        for posterior in self._constraint_posteriors(None):
+        for posterior, _ in self._constraint_posteriors(None):
             mean, variance = mixed(*posterior.predict(at))
             found &= mean <= deviations * np.sqrt(variance)
         return found
@@ -440,6 +454,11 @@ class StudyModel:
                 )
                 found[constraint.metric] = Prediction(cut(value), deviation)
         return found
+
+
+def _cautious(caution: int, is_failure: bool) -> int:
+    """The exponent c of MAX_CAUTION after one more trial."""
+    return min(caution + 1, MAX_CAUTION) if is_failure else max(caution - 1, 0)
 
 
 def _believing(posterior: Posterior, ahead: Inputs | None, worse: float = 0.0) -> Posterior:

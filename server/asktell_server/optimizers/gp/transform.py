@@ -10,7 +10,8 @@ Values are scaled by a power of two first, so that no difference of the better o
     constraint   arsinh(v / scale) of the violation v: 0 stays the boundary, around which the shape is hardly bent, since that is where
                  the best feasible point is likely to be. The scale is the LINEAR quantile of |v|, but no more than WIDEST times the
                  median, so that what is far out drowns nothing. (The curvature of [2]_'s logarithm jumps at the boundary, which
-                 costs a model precision where it matters most.)
+                 costs a model precision where it matters most.) A constraint whose metric only ever has two values, one that keeps
+                 it and one that does not, tells no more than a label: these are -1 and 1
     cost         log y
     label        as it is
 
@@ -30,12 +31,16 @@ import numpy as np
 from asktell_server.optimizers.encoding import Array
 
 LARGEST = float(np.finfo(np.float64).max)
+TINIEST = 1e-300
+"""Units below this are none."""
 FARTHEST = float(np.arcsinh(LARGEST))
 LONG = 4.0
 """Where the second logarithm begins: at exp(LONG - 1) = 20 times the distance of the median."""
 LINEAR = 0.8
 """Of the results that are not just on a bound, this share is within the constraint's scale, where its transform is almost linear."""
 WIDEST = 10.0
+LABELS = 4
+"""So many measurements of two values are no coincidence."""
 TINY = 1e-9
 """What is nearer to the lowest value than this share of what a front reaches says nothing about the front's shape."""
 FURTHER = 2.0
@@ -103,7 +108,7 @@ class ObjectiveTransform(Transform):
             reached = _scaled(front, exponent) - lowest
             reached = reached[reached > TINY * reached.max()]
             unit = max(unit, float(np.median(reached))) if len(reached) else unit
-        if not unit > 1e-300:
+        if not unit > TINIEST:
             return cls(exponent, lowest, 1.0, 0.0, 1.0, 1.0)
         z = _bent(raised, unit)
         deviation = float(z.std())
@@ -154,15 +159,18 @@ class ConstraintTransform(Transform):
     scale: float
 
     @classmethod
-    def of(cls, violation: Array) -> ConstraintTransform:
+    def of(cls, violation: Array) -> Transform:
         """The transform that n violations ask for."""
+        label = LabelTransform.of(violation)
+        if label is not None:
+            return label
         size = np.abs(violation)
         positive = size[size > 0]
         if not len(positive):
             return cls(1.0)
         # Both are one of the values: between two of them there may be an overflow.
         median, scale = np.quantile(positive, [0.5, LINEAR], method="lower").tolist()
-        return cls(max(min(scale, WIDEST * median), 1e-300))
+        return cls(max(min(scale, WIDEST * median), TINIEST))
 
     def forward(self, y: Array) -> Array:
         with np.errstate(over="ignore"):
@@ -171,6 +179,34 @@ class ConstraintTransform(Transform):
     def backward(self, z: Array) -> Array:
         with np.errstate(over="ignore"):
             return np.clip(self.scale * np.sinh(np.clip(z, -FARTHEST, FARTHEST)), -LARGEST, LARGEST)
+
+
+@dataclass(frozen=True)
+class LabelTransform(Transform):
+    """Of the violations of a constraint that tells no more than whether it was kept."""
+
+    kept: float
+    broken: float
+
+    @classmethod
+    def of(cls, violation: Array) -> LabelTransform | None:
+        """The transform of n violations, if that is all they tell: at least LABELS of them, of two values on either side of the bound."""
+        if len(violation) < LABELS:
+            return None
+        kept, broken = float(violation.min()), float(violation.max())
+        is_apart = kept <= 0 < broken and 0.5 * broken - 0.5 * kept > TINIEST
+        return cls(kept, broken) if is_apart and ((violation == kept) | (violation == broken)).all() else None
+
+    def forward(self, y: Array) -> Array:
+        # By halves, of which no difference overflows.
+        with np.errstate(over="ignore"):
+            share = (0.5 * y - 0.5 * self.kept) / (0.5 * self.broken - 0.5 * self.kept)
+            return np.clip(2.0 * share - 1.0, -LARGEST, LARGEST)
+
+    def backward(self, z: Array) -> Array:
+        share = 0.5 * (z + 1.0)
+        with np.errstate(over="ignore"):
+            return np.clip(self.kept * (1.0 - share) + self.broken * share, -LARGEST, LARGEST)
 
 
 @dataclass(frozen=True)
