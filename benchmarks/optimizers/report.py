@@ -298,10 +298,10 @@ def caveats(runs: Sequence[Run]) -> str:
     for peer in sorted(present):
         entry = PEERS.get(peer)
         if entry is not None and entry.subset not in ("all", "asked-for"):
-            ran = len({run.problem for run in runs if run.peer == peer})
-            of = len(NAMED_SUBSETS[entry.subset])
+            ran = {run.problem for run in runs if run.peer == peer}
+            rest = len(set(NAMED_SUBSETS[entry.subset]) - ran)
             notes.append(
-                f"{peer} ran on {ran} of the {of} problems of the subset `{entry.subset}`, since it takes long."
+                f"{peer} ran on {len(ran)} problems, and on {rest} of the subset `{entry.subset}` not, since it takes long."
             )
     if any(run.q > 1 for run in runs):
         notes.append(
