@@ -196,8 +196,9 @@ class Search:
         units, active = self._cube.canonical(units.copy())
         value = self._evaluate(terms, units)
         columns = len(self._levelled)
+        settled = np.zeros(len(units), dtype=np.bool_)
         for _ in range(min(2 + columns, max(8, MOST_MOVES // columns))):
-            owners, moves = self._moves(units, active)
+            owners, moves, is_drawn = self._moves(units, active, settled)
             if not len(moves):
                 break
             found = self._evaluate(terms, moves)
@@ -209,19 +210,24 @@ class Search:
                     if found[best] > value[s] + 1e-9:
                         units[s], value[s] = moves[best], found[best]
                         improved = True
+                    elif not is_drawn[s]:
+                        settled[s] = True
             if not improved:
                 break
             units, active = self._cube.canonical(units)
         return units, value
 
-    def _moves(self, units: Array, active: Mask) -> tuple[NDArray[np.intp], Array]:
-        """Whose they are, and neighbours of each point that differ in one levelled column; some at random where there are many."""
+    def _moves(self, units: Array, active: Mask, settled: Mask) -> tuple[NDArray[np.intp], Array, Mask]:
+        """Whose they are, and neighbours of each point that is not settled, which differ in one levelled column; some at random where
+        there are many, and of which points that is so.
+        """
         owners: list[int] = []
         columns: list[int] = []
         values: list[float] = []
         budget = max(8, 1500 // max(1, len(units)))
         held = {i: self._cube.index(i, units[:, i]).tolist() for i in self._levelled}
-        for s in range(len(units)):
+        is_drawn = np.zeros(len(units), dtype=np.bool_)
+        for s in np.flatnonzero(~settled).tolist():
             mine: list[tuple[int, float]] = []
             for i in self._levelled:
                 if not active[s, i]:
@@ -232,15 +238,17 @@ class Search:
                     targets = [k for k in range(len(levels)) if k != at]
                 elif self._cube.is_categorical[i]:
                     targets = self._rng.choice(len(levels), 24, replace=False).tolist()
+                    is_drawn[s] = True
                 else:
                     reach = 2 ** np.arange(int(np.log2(len(levels))) + 1)
                     targets = [k for k in (*(at + reach), *(at - reach)) if 0 <= k < len(levels)]
                 mine += [(i, levels[k]) for k in targets]
             if len(mine) > budget:
                 mine = [mine[k] for k in self._rng.choice(len(mine), budget, replace=False)]
+                is_drawn[s] = True
             owners += [s] * len(mine)
             columns += [i for i, _ in mine]
             values += [value for _, value in mine]
         moves = units[owners]
         moves[np.arange(len(owners)), columns] = values
-        return np.array(owners, dtype=np.intp), self._cube.canonical(moves)[0]
+        return np.array(owners, dtype=np.intp), self._cube.canonical(moves)[0], is_drawn
