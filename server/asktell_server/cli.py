@@ -7,6 +7,7 @@ what to change.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -375,6 +376,8 @@ async def _serve(config: ServerConfig, ready_file: Path | None, *, stop_with_par
         loop.add_signal_handler(signal_number, stopping.set)
     app = App(config)
     await app.start()
+    # What was made so far lives as long as the process: to look through all of it for garbage again would hold up every call.
+    gc.freeze()
     if ready_file is not None:
         _write_ready_file(ready_file, app)
     if stop_with_parent:

@@ -13,6 +13,7 @@ from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
 from asktell_server.domain.errors import MOST_VIOLATIONS
 from asktell_server.rpc import convert
+from asktell_server.rpc.convert import from_proto
 from asktell_server.service import new_trials, trials
 from asktell_server.service.commits import Commits
 
@@ -105,7 +106,10 @@ async def test_more_than_any_study_could_take_is_not_read(running: InProcess) ->
     }
     named = {}
     for field, sent in requests.items():
-        with mock.patch.object(convert, "read_value") as value, mock.patch.object(convert, "read_measurement") as one:
+        with (
+            mock.patch.object(from_proto, "read_value") as value,
+            mock.patch.object(convert, "read_measurement") as one,
+        ):
             refusal = await _refused(running, pb.CreateTrialsRequest(parent=study, trials=sent))
         value.assert_not_called()
         one.assert_not_called()
