@@ -90,7 +90,8 @@ def resume_study(name: str) -> Call[study_pb2.Study]:
 
 
 def delete_study(name: str, *, missing_ok: bool) -> Call[Empty]:
-    return Call("DeleteStudy", service.DeleteStudyRequest(name=name, allow_missing=missing_ok), Empty)
+    request = service.DeleteStudyRequest(name=name, allow_missing=missing_ok, request_id=_request_id())
+    return Call("DeleteStudy", request, Empty)
 
 
 def ask(study: str, count: int, worker: str) -> Call[service.AskResponse]:

@@ -630,14 +630,16 @@ def retries_keep_their_limit(e: Evidence) -> Iterator[str]:
             lost = trial.HasField("start_time")
             if lost and not policy.HasField("lease"):
                 yield f"{name} is EXPIRED without a lease"
-            if lost and trial.attempt <= policy.max_retries and not children:
+            before = e.trials.get(f"{parent_of(name)}/trials/{trial.retry_of}")
+            while before is not None and before.state == State.EXPIRED and before.HasField("retry_of"):
+                before = e.trials.get(f"{parent_of(name)}/trials/{before.retry_of}")
+            is_solved = before is not None and before.state in RESULTS
+            # Nobody would ask for the retry of a study that is COMPLETED.
+            is_over = is_solved or e.final.studies[parent_of(name)].state == study_pb2.Study.COMPLETED
+            if lost and trial.attempt <= policy.max_retries and not children and not is_over:
                 yield f"{name} was lost and is not tried again"
-            if not lost:
-                before = e.trials.get(f"{parent_of(name)}/trials/{trial.retry_of}")
-                while before is not None and before.state == State.EXPIRED and before.HasField("retry_of"):
-                    before = e.trials.get(f"{parent_of(name)}/trials/{before.retry_of}")
-                if before is None or before.state not in RESULTS:
-                    yield f"{name} was withdrawn though none of the trials that it repeats has a result"
+            if not lost and not is_solved:
+                yield f"{name} was withdrawn though none of the trials that it repeats has a result"
         elif children and trial.state not in RESULTS:
             yield f"{name} is {State.State.Name(trial.state)} and has a retry"
 

@@ -292,6 +292,10 @@ VIOLATIONS: dict[str, tuple[Call, set[str]]] = {
         _tell(Measurement(metrics={"loss": 1.0, **{f"m{i}": 1.0 for i in range(256)}})),
         {"measurement.metrics"},
     ),
+    "tell a hundred thousand standard errors": (
+        _tell(Measurement(metrics={"loss": 1.0}, standard_errors={f"e{i}": 1.0 for i in range(100_000)})),
+        {"measurement.standard_errors"},
+    ),
     "tell standard errors": (
         _tell(Measurement(metrics={"loss": 1.0, "a": 1.0, "b": 1.0}, standard_errors={"a": -1, "b": math.nan, "c": 1})),
         {f"measurement.standard_errors['{name}']" for name in "abc"},
@@ -432,6 +436,7 @@ VIOLATIONS: dict[str, tuple[Call, set[str]]] = {
     ),
     # UpdateStudy, UpdateTrial
     "update study without mask": (_update_study([]), {"update_mask"}),
+    "update study with a hundred thousand paths": (_update_study(["x"] * 100_000), {"update_mask"}),
     "update study with *": (_update_study(["*"]), {"update_mask"}),
     "update study's state": (_update_study(["labels", "state"]), {"update_mask"}),
     "update study's spec": (_update_study(["spec.seed"]), {"update_mask"}),
@@ -450,6 +455,7 @@ VIOLATIONS: dict[str, tuple[Call, set[str]]] = {
         {"study.name", "update_mask"},
     ),
     "update trial without mask": (_update_trial([]), {"update_mask"}),
+    "update trial with a hundred thousand paths": (_update_trial(["x"] * 100_000), {"update_mask"}),
     "update trial's state": (_update_trial(["state", "notes"]), {"update_mask"}),
     "update trial's texts": (
         _update_trial(["labels", "notes"], notes=HUGE, labels={"": ""}),
@@ -499,6 +505,7 @@ VIOLATIONS: dict[str, tuple[Call, set[str]]] = {
     # lists
     "list trials by -1": (_list_trials(page_size=-1), {"page_size"}),
     "list trials in unknown states": (_list_trials(states=[1, 0, 77]), {"states[1]", "states[2]"}),
+    "list trials in a million states": (_list_trials(states=[77] * 1_000_000), {"states"}),
     "list trials in an unknown view": (_list_trials(view=9), {"view"}),
     "list trials all at once": (
         lambda s: s.ListTrials(pb.ListTrialsRequest(page_size=-5, states=[99], view=99)),  # type: ignore[arg-type, list-item]
@@ -537,6 +544,7 @@ VIOLATIONS: dict[str, tuple[Call, set[str]]] = {
     "list studies of nobody": (_list_studies("projects", page_size=-1), {"parent", "page_size"}),
     "list studies of every study": (_list_studies("projects/-/studies/-"), {"parent"}),
     "list studies in unknown states": (_list_studies(states=[9]), {"states[0]"}),
+    "list studies in 17 states": (_list_studies(states=[1] * 17), {"states"}),
     "list studies from garbage": (_list_studies(page_token="%%%"), {"page_token"}),
     "list studies from another project": (
         _list_studies(page_token=paging.token(["p", "s"], "ListStudies", "p", [])),

@@ -239,6 +239,35 @@ def test_delete_study(service: Stub) -> None:
     assert number(ask_one(service, name, request_id="once")) == 1
 
 
+def test_a_repeated_delete_deletes_once(service: Stub) -> None:
+    """Under its request_id it succeeds again, and leaves alone the study that was given the name since."""
+    name = new_study(service, "deleted-once")
+    request = pb.DeleteStudyRequest(name=name, request_id="delete")
+    service.DeleteStudy(request)
+
+    service.DeleteStudy(request)
+    assert new_study(service, "deleted-once") == name
+    service.DeleteStudy(request)
+
+    assert study_of(service, name).state == Study.ACTIVE
+    other = refused(lambda: service.DeleteStudy(pb.DeleteStudyRequest(name=name, request_id="delete", etag="x")))
+    assert other.reason == "REQUEST_ID_REUSED"
+
+
+def test_a_study_that_was_deleted_is_not_created_by_a_repeat(service: Stub) -> None:
+    """The repeat of the call that made it finds nothing, also when its name is another's."""
+    request = pb.CreateStudyRequest(
+        parent="projects/default", study_id="made-once", study=Study(spec=spec()), request_id="create"
+    )
+    name = service.CreateStudy(request).name
+    assert service.CreateStudy(request).name == name
+    service.DeleteStudy(pb.DeleteStudyRequest(name=name))
+
+    assert refused(lambda: service.CreateStudy(request)).reason == "STUDY_NOT_FOUND"
+    new_study(service, "made-once")
+    assert refused(lambda: service.CreateStudy(request)).reason == "STUDY_NOT_FOUND"
+
+
 # --- stopping criteria ------------------------------------------------------------------------------------------------
 
 
@@ -430,7 +459,11 @@ def test_import(service: Stub) -> None:
             state_reason="done",
         ),
         Trial(parameters=point(x0=0.6, x1=0.5), state=Trial.FAILED, state_reason="broke"),
-        Trial(parameters=point(x0=0.7, x1=0.5), state=Trial.PRUNED),
+        Trial(
+            parameters=point(x0=0.7, x1=0.5),
+            state=Trial.PRUNED,
+            intermediate_measurements=[loss(5.0, 2), loss(6.0, 1)],
+        ),
         Trial(parameters=point(x0=0.8, x1=0.5), state=Trial.INFEASIBLE),
     ]
 
@@ -439,6 +472,7 @@ def test_import(service: Stub) -> None:
     stored = trial_of(service, made[0].name)
     assert [m.step for m in stored.intermediate_measurements] == [1, 3]
     assert stored.measurement == given[0].measurement
+    assert trial_of(service, made[2].name).measurement == loss(5.0, 2)
     assert (stored.worker, stored.notes, stored.labels, stored.state_reason) == (
         "w",
         "n",
@@ -512,6 +546,7 @@ def test_update_trial(service: Stub) -> None:
     """Notes and labels of a trial can be changed in any state."""
     study = new_study(service, "trial-updated")
     name = ask_one(service, study).name
+    service.Report(pb.ReportRequest(name=name, measurement=loss(2.0, 1)))
     tell(service, name, 1.0)
 
     updated = service.UpdateTrial(

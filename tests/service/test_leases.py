@@ -322,3 +322,106 @@ async def test_the_last_retry_that_is_lost_can_stop_a_study(running: InProcess) 
 
     assert late.study_state == study_pb2.Study.ACTIVE
     assert (await running.service.GetStudy(pb.GetStudyRequest(name=study))).state == study_pb2.Study.COMPLETED
+
+
+async def test_leases_that_were_extended_hide_no_other(tmp_path: Path) -> None:
+    """After a restart hundreds of long leases have their length once more; a short one, asked for since, runs out in its time."""
+    clock = SetClock()
+    database = str(tmp_path / "studies.db")
+    async with in_process(database, clock) as before:
+        long = await _study(before, lease_s=3600)
+        await before.service.Ask(pb.AskRequest(parent=long, count=520))
+    clock.advance(7200)
+
+    async with in_process(database, clock) as after:
+        short = await _study(after, lease_s=10, study_id="short")
+        name = (await _ask(after, short)).name
+        expired = [await after.pass_time(seconds) for seconds in (9, 2, 3600)]
+        ended = await _trial(after, name)
+
+    assert expired == [0, 1, 520]
+    assert ended.state == State.EXPIRED
+
+
+async def test_a_retry_of_what_got_its_result_meanwhile_is_the_last(running: InProcess) -> None:
+    """It runs when the late result comes, and is lost: nobody tries the point again, and it does not count as lost for good."""
+    made = spec()
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 1
+    made.stopping_criteria.max_failed_trials = 1
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="leased", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    first = await _ask(running, study)
+    await running.pass_time(61)
+    retry = await _ask(running, study)
+    await running.service.Tell(pb.TellRequest(name=first.name, measurement=RESULT))
+
+    expired = await running.pass_time(61)
+    after = await running.service.GetStudy(pb.GetStudyRequest(name=study))
+    lost = await _trial(running, retry.name)
+
+    assert retry.retry_of == 1
+    assert expired == 1
+    assert after.state == study_pb2.Study.ACTIVE
+    assert after.trial_counts == study_pb2.Study.TrialCounts(succeeded=1, expired=1)
+    assert "superseded: trial 1" in lost.state_reason
+
+
+async def test_a_completed_study_tries_nothing_again(running: InProcess) -> None:
+    """A lease that runs out there makes no retry, which nobody could ask for."""
+    made = spec()
+    made.trial_policy.lease.seconds = 60
+    made.stopping_criteria.target = 2.0
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="leased", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    await _ask(running, study)
+    good = await _ask(running, study)
+    await running.service.Tell(pb.TellRequest(name=good.name, measurement=RESULT))
+
+    await running.pass_time(61)
+    after = await running.service.GetStudy(pb.GetStudyRequest(name=study))
+
+    assert after.state == study_pb2.Study.COMPLETED
+    assert after.trial_counts == study_pb2.Study.TrialCounts(succeeded=1, expired=1)
+
+
+@pytest.mark.parametrize("criterion", ["max_trials", "target", "max_failed_trials"])
+async def test_what_was_met_while_a_study_was_stopped_completes_it(running: InProcess, criterion: str) -> None:
+    """When it is resumed: all trials ended, the target reached, or too many lost for good."""
+    made = spec()
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 0
+    setattr(made.stopping_criteria, criterion, 2)
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="leased", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    trials = (await running.service.Ask(pb.AskRequest(parent=study, count=2))).trials
+    await running.service.StopStudy(pb.StopStudyRequest(name=study))
+    if criterion == "max_failed_trials":
+        await running.pass_time(61)
+    else:
+        for trial in trials:
+            await running.service.Tell(pb.TellRequest(name=trial.name, measurement=RESULT))
+    stopped = await running.service.GetStudy(pb.GetStudyRequest(name=study))
+
+    resumed = await running.service.ResumeStudy(pb.ResumeStudyRequest(name=study))
+
+    assert stopped.state == study_pb2.Study.STOPPED
+    assert resumed.state == study_pb2.Study.COMPLETED
+    assert resumed.revision == stopped.revision + 1
+
+
+async def test_imported_failures_count_with_what_was_lost(running: InProcess) -> None:
+    """Two trials lost for good and an imported one that FAILED are the three that stop the study."""
+    made = spec(dimensions=1)
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 0
+    made.stopping_criteria.max_failed_trials = 3
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="leased", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    asked = await running.service.Ask(pb.AskRequest(parent=study, count=2))
+    await running.pass_time(61)
+
+    failed = State(parameters=asked.trials[0].parameters, state=State.FAILED)
+    await running.service.CreateTrials(pb.CreateTrialsRequest(parent=study, trials=[failed]))
+
+    assert (await running.service.GetStudy(pb.GetStudyRequest(name=study))).state == study_pb2.Study.COMPLETED

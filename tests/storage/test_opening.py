@@ -290,6 +290,8 @@ async def test_frequent_queries_use_an_index(tmp_path: Path) -> None:
             "by number": plan(statements.trials_by_number(2)),
             "all studies": plan(statements.list_studies(in_project=False, after=True, states=0)),
             "purge": plan(statements.purge_requests),
+            "given up": plan(statements.count_given_up),
+            "retries": plan(statements.retries),
             "delete": plan("DELETE FROM requests WHERE study_id = :study_id"),
         }
 

@@ -172,8 +172,12 @@ async def test_frequent_queries_use_an_index(postgres_url: str) -> None:
                 ("leases", statements.expired_leases),
                 ("waiting", statements.list_trials(1)),
                 ("purge", statements.purge_requests),
+                ("given up", statements.count_given_up),
+                ("retries", statements.retries),
             ]:
-                values = dict.fromkeys(["study_id", "after", "now", "count", "before", "after_number"], 1)
+                values = dict.fromkeys(
+                    ["study_id", "after", "now", "count", "before", "after_number", "skip", "max_retries", "but"], 1
+                )
                 values |= dict.fromkeys(["project", "name", "state0"], "WAITING")
                 plan = connection.execute(f"EXPLAIN {statement}", values).fetchall()
                 plans[name] = "\n".join(row[0] for row in plan)

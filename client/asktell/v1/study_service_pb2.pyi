@@ -12,8 +12,8 @@ its effect is on disk.
 
 # Retries
 
-Every call below may be sent again after UNAVAILABLE or a lost connection: calls that create something take a
-`request_id` under which a repeat returns what the first call made, the others can be repeated as they are. A
+Every call below may be sent again after UNAVAILABLE or a lost connection: calls that create or delete something take a
+`request_id` under which a repeat returns what the first call did, the others can be repeated as they are. A
 `request_id` is any string of 1 to 128 printable characters, unique per logical call (a random UUID); it is remembered for at
 least 24 hours, per method and study. The same id with another body is refused: INVALID_ARGUMENT, reason
 REQUEST_ID_REUSED.
@@ -326,22 +326,26 @@ class DeleteStudyRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/studies/{study}`."""
     etag: _builtins.str
     """If set, must still be current."""
     allow_missing: _builtins.bool
     """Succeed if the study does not exist."""
+    request_id: _builtins.str
+    """Makes a retry safe; see the head of this file. Without it a retry may find nothing, or another study that was given the name."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
         allow_missing: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -172,7 +172,7 @@ class StudyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResumeStudy(self, request, context):
-        """STOPPED -> ACTIVE. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED).
+        """STOPPED -> ACTIVE, or COMPLETED if a stopping criterion was met meanwhile. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,7 +273,7 @@ class StudyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTrial(self, request, context):
-        """Changes the notes or the labels of a trial, in any state. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND.
+        """Changes the notes or the labels of a trial, in any state, and returns it as GetTrial does. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,8 +12,8 @@ its effect is on disk.
 
 # Retries
 
-Every call below may be sent again after UNAVAILABLE or a lost connection: calls that create something take a
-`request_id` under which a repeat returns what the first call made, the others can be repeated as they are. A
+Every call below may be sent again after UNAVAILABLE or a lost connection: calls that create or delete something take a
+`request_id` under which a repeat returns what the first call did, the others can be repeated as they are. A
 `request_id` is any string of 1 to 128 printable characters, unique per logical call (a random UUID); it is remembered for at
 least 24 hours, per method and study. The same id with another body is refused: INVALID_ARGUMENT, reason
 REQUEST_ID_REUSED.
@@ -89,7 +89,7 @@ class StudyServiceStub:
     On a study that is not ACTIVE it changes nothing and succeeds. Errors: NOT_FOUND.
     """
     ResumeStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ResumeStudyRequest, _study_pb2.Study]
-    """STOPPED -> ACTIVE. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED)."""
+    """STOPPED -> ACTIVE, or COMPLETED if a stopping criterion was met meanwhile. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED)."""
     DeleteStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]
     """Deletes a study with all its trials, in any state, for good. Errors: NOT_FOUND (unless `allow_missing`), ABORTED (etag)."""
     WatchStudy: _grpc.UnaryStreamMultiCallable[_study_service_pb2.WatchStudyRequest, _study_service_pb2.WatchStudyResponse]
@@ -138,7 +138,7 @@ class StudyServiceStub:
     the Pareto front by number. Empty before the first success. Errors: NOT_FOUND.
     """
     UpdateTrial: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.UpdateTrialRequest, _trial_pb2.Trial]
-    """Changes the notes or the labels of a trial, in any state. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND."""
+    """Changes the notes or the labels of a trial, in any state, and returns it as GetTrial does. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND."""
 
 @_typing.type_check_only
 class StudyServiceAsyncStub(StudyServiceStub):
@@ -160,7 +160,7 @@ class StudyServiceAsyncStub(StudyServiceStub):
     On a study that is not ACTIVE it changes nothing and succeeds. Errors: NOT_FOUND.
     """
     ResumeStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ResumeStudyRequest, _study_pb2.Study]  # type: ignore[assignment]
-    """STOPPED -> ACTIVE. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED)."""
+    """STOPPED -> ACTIVE, or COMPLETED if a stopping criterion was met meanwhile. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED)."""
     DeleteStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a study with all its trials, in any state, for good. Errors: NOT_FOUND (unless `allow_missing`), ABORTED (etag)."""
     WatchStudy: _aio.UnaryStreamMultiCallable[_study_service_pb2.WatchStudyRequest, _study_service_pb2.WatchStudyResponse]  # type: ignore[assignment]
@@ -209,7 +209,7 @@ class StudyServiceAsyncStub(StudyServiceStub):
     the Pareto front by number. Empty before the first success. Errors: NOT_FOUND.
     """
     UpdateTrial: _aio.UnaryUnaryMultiCallable[_study_service_pb2.UpdateTrialRequest, _trial_pb2.Trial]  # type: ignore[assignment]
-    """Changes the notes or the labels of a trial, in any state. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND."""
+    """Changes the notes or the labels of a trial, in any state, and returns it as GetTrial does. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND."""
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Studies, and the trials asked of them."""
@@ -264,7 +264,7 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_service_pb2.ResumeStudyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_study_pb2.Study, _abc.Awaitable[_study_pb2.Study]]:
-        """STOPPED -> ACTIVE. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED)."""
+        """STOPPED -> ACTIVE, or COMPLETED if a stopping criterion was met meanwhile. On an ACTIVE study it changes nothing and succeeds. Errors: NOT_FOUND, FAILED_PRECONDITION (COMPLETED)."""
 
     @_abc_1.abstractmethod
     def DeleteStudy(
@@ -385,6 +385,6 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_service_pb2.UpdateTrialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trial_pb2.Trial, _abc.Awaitable[_trial_pb2.Trial]]:
-        """Changes the notes or the labels of a trial, in any state. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND."""
+        """Changes the notes or the labels of a trial, in any state, and returns it as GetTrial does. Errors: INVALID_ARGUMENT (unknown or immutable path), NOT_FOUND."""
 
 def add_StudyServiceServicer_to_server(servicer: StudyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -86,6 +86,9 @@ class Measurement:
         if len(self.metrics) > MAX_METRICS:
             yield Violation("metrics", f"must hold at most {MAX_METRICS} metrics, not {len(self.metrics)}")
             return
+        if len(self.standard_errors) > MAX_METRICS:
+            yield Violation("standard_errors", f"must hold at most {MAX_METRICS}, not {len(self.standard_errors)}")
+            return
         for name, value in self.metrics.items():
             if not NAME_RE.fullmatch(name):
                 yield Violation(f"metrics[{shown(name)}]", f"the name must have {NAME_RULE}")

@@ -18,6 +18,9 @@ from enum import Enum
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.space import Point
 
+SUPERSEDED = "superseded: "
+"""How the state_reason of an EXPIRED trial begins if what it repeats got its result after all."""
+
 
 class TrialState(Enum):
     """Where a trial is in its life."""
@@ -131,8 +134,9 @@ class Trial:
     end_time: datetime | None = None
 
     def is_given_up(self, max_retries: int) -> bool:
-        """Whether it was lost and will not be tried again: what waited and was superseded was not lost."""
-        return self.state is TrialState.EXPIRED and self.start_time is not None and self.attempt > max_retries
+        """Whether it was lost and will not be tried again: what was superseded needs no other try."""
+        is_superseded = self.state_reason.startswith(SUPERSEDED)
+        return self.state is TrialState.EXPIRED and self.attempt > max_retries and not is_superseded
 
     @property
     def point(self) -> Point:

@@ -81,11 +81,15 @@ class Boundary:
                 self._record(name, code, request, caller, context)
                 raise
             except Exception as error:
-                code, message, trailers = self._status(name, error, request)
+                status = self._status(name, error, request)
+                code = status[0]
                 self._record(name, code, request, caller, context)
-                await context.abort(code, message, trailers)
             finally:
                 self._finished(name, code, started, request)
+            # gRPC's error and this frame keep each other until garbage is collected. They would keep the request too, which may be
+            # large; and, while the first error is handled, all of that one's frames.
+            del request
+            return await context.abort(*status)
 
         return call
 
@@ -113,11 +117,15 @@ class Boundary:
                 self._record(name, code, request, caller, context)
                 raise
             except Exception as error:
-                code, message, trailers = self._status(name, error, request)
+                status = self._status(name, error, request)
+                code = status[0]
                 self._record(name, code, request, caller, context)
-                await context.abort(code, message, trailers)
+            else:
+                return
             finally:
                 self._finished(name, code, started, request)
+            del request  # as above
+            await context.abort(*status)
 
         return call
 

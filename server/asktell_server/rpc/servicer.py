@@ -136,8 +136,9 @@ class Servicer(study_service_pb2_grpc.StudyServiceServicer):
         return convert.study_to_proto(await self._studies.resume(_name(StudyName.parse, request.name, "name")))
 
     async def DeleteStudy(self, request: study_service_pb2.DeleteStudyRequest, context: Context) -> Empty:
+        name = _name(StudyName.parse, request.name, "name", lambda: id_violations(request.request_id))
         await self._studies.delete(
-            _name(StudyName.parse, request.name, "name"), request.etag, allow_missing=request.allow_missing
+            name, request.etag, allow_missing=request.allow_missing, request_id=request.request_id
         )
         return Empty()
 

@@ -310,4 +310,4 @@ def _recalled(tx: Snapshot, study_id: int, asked: _Asked) -> _Answer | None:
         return None
     numbers = stored.response["numbers"]
     assert isinstance(numbers, list)
-    return _Answer([replace(t, intermediate=()) for t in tx.trials_by_number(study_id, numbers)], is_repeat=True)
+    return _Answer(tx.trials_by_number(study_id, numbers, full=False), is_repeat=True)

@@ -17,12 +17,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from asktell_server.domain.errors import Unavailable
-from asktell_server.domain.study import Study
+from asktell_server.domain.study import Study, StudyState
 from asktell_server.domain.trial import Transition, Trial, TrialState, may
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service import requests
 from asktell_server.service.commits import Change, Clock, Commits
-from asktell_server.service.failures import given_up
+from asktell_server.service.failures import given_up, solved, superseded_by
 from asktell_server.storage.base import Storage, Transaction
 
 log = structlog.get_logger()
@@ -44,6 +44,8 @@ class Housekeeping:
         self._metrics = metrics
         self._renewable_since = _LONG_AGO if storage.others_serve() else clock()
         self._purged = clock()
+        # Study id -> until when none of its leases runs out, where leases have their length once more.
+        self._extended_until: dict[int, datetime] = {}
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -53,6 +55,7 @@ class Housekeeping:
                 if time.monotonic() - passed > LONGEST_GAP_S:
                     await self._storage.read(lambda tx: tx.expired_leases(self._clock(), 1))  # the database is back
                     self._renewable_since = self._clock()
+                    self._extended_until.clear()
                 await self.expire()
                 passed = time.monotonic()
                 await self.count()
@@ -67,17 +70,25 @@ class Housekeeping:
     async def expire(self) -> int:
         """Expires every lease that has run out; returns how many."""
         now = self._clock()
-        due = await self._storage.read(lambda tx: tx.expired_leases(now, _BATCH))
-        # Together, so that they share commits.
-        outcomes = await asyncio.gather(
-            *(
-                self._commits.run_own(lambda tx, s=study_id, n=number: self._expire(tx, s, n))  # type: ignore[misc]
-                for study_id, number in due
+        self._extended_until = {study: until for study, until in self._extended_until.items() if until > now}
+        expired = spared = 0
+        while True:
+            due = await self._storage.read(lambda tx, skip=spared: tx.expired_leases(now, _BATCH, skip))  # type: ignore[misc]
+            # Together, so that they share commits.
+            outcomes = await asyncio.gather(
+                *(
+                    self._commits.run_own(lambda tx, s=study_id, n=number: self._expire(tx, s, n))  # type: ignore[misc]
+                    for study_id, number in due
+                    if study_id not in self._extended_until
+                )
             )
-        )
-        for _ in range(sum(outcomes)):
-            self._metrics.lease_expired()
-        return sum(outcomes)
+            for _ in range(sum(outcomes)):
+                self._metrics.lease_expired()
+            expired += sum(outcomes)
+            if len(due) < _BATCH:
+                return expired
+            # Those that have their length once more must not hide the others.
+            spared += len(due) - sum(outcomes)
 
     async def count(self) -> None:
         """Refreshes the metric of trials by state."""
@@ -98,11 +109,12 @@ class Housekeeping:
         if study is None or trial is None or not self._is_due(study, trial, now):
             return Change(result=False)
         revision = study.revision + 1
-        lease = study.spec.trial_policy.lease
+        lost_for = f"no heartbeat from {trial.worker or 'its worker'} for {study.spec.trial_policy.lease}"
+        repeated = solved(tx, study.id, trial)
         expired = replace(
             trial,
             state=TrialState.EXPIRED,
-            state_reason=f"no heartbeat from {trial.worker or 'its worker'} for {lease}",
+            state_reason=lost_for if repeated is None else superseded_by(repeated),
             lease_expire_time=None,
             revision=revision,
             end_time=now,
@@ -112,7 +124,8 @@ class Housekeeping:
         counts[TrialState.RUNNING] -= 1
         counts[TrialState.EXPIRED] = counts.get(TrialState.EXPIRED, 0) + 1
         next_number = study.next_number
-        if trial.attempt <= study.spec.trial_policy.max_retries:
+        is_over = repeated is not None or study.state is StudyState.COMPLETED
+        if not is_over and trial.attempt <= study.spec.trial_policy.max_retries:
             retry = Trial(
                 number=next_number,
                 state=TrialState.WAITING,
@@ -130,7 +143,7 @@ class Housekeeping:
             next_number += 1
             lost = 0
         else:
-            lost = 1 + given_up(tx, study, but=trial.number)
+            lost = given_up(tx, study) + expired.is_given_up(study.spec.trial_policy.max_retries)
         study = replace(study, revision=revision, counts=counts, next_number=next_number, update_time=now)
         study = study.completed_if_done(lost)
         tx.update_trial(study.id, expired)
@@ -142,4 +155,7 @@ class Housekeeping:
         lease, until = study.spec.trial_policy.lease, trial.lease_expire_time
         if lease is None or until is None or not may(trial.state, Transition.EXPIRE, TrialState.EXPIRED):
             return False
-        return now >= max(until, self._renewable_since + lease)
+        extended = self._renewable_since + lease
+        if now < extended:
+            self._extended_until[study.id] = extended
+        return now >= max(until, extended)

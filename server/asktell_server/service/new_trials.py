@@ -92,14 +92,18 @@ def numbered(trials: Sequence[Trial], study: Study, now: datetime) -> list[Trial
 
 def _trial(point: Mapping[str, ParameterValue], asked: NewTrial) -> Trial:
     finished = asked.state in RESULT_STATES
+    intermediate = tuple(sorted(asked.intermediate, key=lambda measured: measured.step or 0))
+    measurement = asked.measurement
+    if measurement is None and asked.state is TrialState.PRUNED and intermediate:
+        measurement = intermediate[-1]  # as of one that was pruned here
     return Trial(
         number=0,
         state=asked.state,
         state_reason=asked.reason,
         suggestion=Suggestion(point, SuggestionSource.IMPORTED if finished else SuggestionSource.ENQUEUED),
         create_time=_NOT_YET,
-        measurement=asked.measurement,
-        intermediate=tuple(sorted(asked.intermediate, key=lambda measured: measured.step or 0)),
+        measurement=measurement,
+        intermediate=intermediate,
         worker=asked.worker if finished else "",
         notes=asked.notes,
         labels=dict(asked.labels),

@@ -36,11 +36,14 @@ from asktell_server.domain.study import (
 )
 from asktell_server.service import paging, requests, transfer
 from asktell_server.service.commits import Change, Clock, Commits
+from asktell_server.service.failures import given_up
 from asktell_server.service.limits import Limits
 from asktell_server.service.reading import pieces
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "description")
+MAX_PATHS = 64
+"""Of an update mask: more than there are fields."""
 _RANGE = re.compile(r"study\.spec\.parameters\[\d+\]\.(?:float|int)(?=\.)")
 _PARAMETER = re.compile(r"study\.spec\.parameters\[(\d+)\]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -189,16 +192,20 @@ class Studies:
 
         def work(tx: Transaction) -> Change[Study]:
             existing = tx.lock_study(name.project, name.study)
-            if requests.recall(tx, scope, new.request_id, body) is not None:
+            made = requests.recall(tx, scope, new.request_id, body)
+            if made is not None:
                 # Another server may have committed the same call since there was nothing to lock.
-                return Change(require(existing or tx.lock_study(name.project, name.study), name))
+                known = require(existing or tx.lock_study(name.project, name.study), name)
+                if known.id != made.response.get("study", known.id):
+                    raise StudyNotFound(str(name))  # it was deleted, and its name is another's
+                return Change(known)
             if existing is not None:
                 if not new.use_existing:
                     raise StudyAlreadyExists(str(name))
                 differing = existing.spec.differences(spec, ignoring=new.left_open)
                 if differing:
                     raise StudySpecMismatch(str(name), differing)
-                requests.remember(tx, existing.id, scope, new.request_id, body, {}, self._clock())
+                requests.remember(tx, None, scope, new.request_id, body, {"study": existing.id}, self._clock())
                 return Change(existing)
             wrong = transfer.source_violations(tx, name, spec)
             if wrong:
@@ -221,7 +228,8 @@ class Studies:
                     labels=dict(new.labels),
                 )
             )
-            requests.remember(tx, study.id, scope, new.request_id, body, {}, now)
+            # Also when the study is deleted it is known that it was made.
+            requests.remember(tx, None, scope, new.request_id, body, {"study": study.id}, now)
             return Change(study, study)
 
         return await self._commits.run(name, work)
@@ -289,7 +297,7 @@ class Studies:
         if violations:
             raise InvalidArgument(violations)
 
-        def changed(study: Study) -> Study:
+        def changed(study: Study, _: Transaction) -> Study:
             self._check_etag(study, expected_etag)
             if "labels" in paths:
                 study = replace(study, labels=dict(labels))
@@ -305,7 +313,7 @@ class Studies:
         if violations:
             raise InvalidArgument(violations)
 
-        def changed(study: Study) -> Study:
+        def changed(study: Study, _: Transaction) -> Study:
             if study.state is not StudyState.ACTIVE:
                 return study
             return replace(study, state=StudyState.STOPPED, state_reason=reason)
@@ -313,9 +321,11 @@ class Studies:
         return await self._change(name, changed)
 
     async def resume(self, name: StudyName) -> Study:
-        """STOPPED -> ACTIVE; an ACTIVE study stays as it is. Raises StudyCompleted."""
+        """STOPPED -> ACTIVE, or COMPLETED if a stopping criterion was met meanwhile; an ACTIVE study stays as it is. Raises
+        StudyCompleted.
+        """
 
-        def changed(study: Study) -> Study:
+        def changed(study: Study, tx: Transaction) -> Study:
             if study.state is StudyState.COMPLETED:
                 raise StudyCompleted(
                     str(name),
@@ -324,29 +334,37 @@ class Studies:
                 )
             if study.state is StudyState.ACTIVE:
                 return study
-            return replace(study, state=StudyState.ACTIVE, state_reason="")
+            active = replace(study, state=StudyState.ACTIVE, state_reason="")
+            return active.completed_if_done(given_up(tx, study))
 
         return await self._change(name, changed)
 
-    async def delete(self, name: StudyName, expected_etag: str, allow_missing: bool) -> None:
+    async def delete(self, name: StudyName, expected_etag: str, allow_missing: bool, request_id: str) -> None:
         """Removes a study with everything that belongs to it."""
+        violations = requests.id_violations(request_id)
+        if violations:
+            raise InvalidArgument(violations)
+        scope, body = f"DeleteStudy {name}", requests.fingerprint(expected_etag, allow_missing)
 
         def work(tx: Transaction) -> Change[None]:
             study = tx.lock_study(name.project, name.study)
+            if requests.recall(tx, scope, request_id, body) is not None:
+                return Change(None)
             if study is None:
                 if allow_missing:
                     return Change(None)
                 raise StudyNotFound(str(name))
             self._check_etag(study, expected_etag)
             tx.delete_study(study.id)
+            requests.remember(tx, None, scope, request_id, body, {}, self._clock())
             return Change(None, deleted_study_id=study.id)
 
         await self._commits.run(name, work)
 
-    async def _change(self, name: StudyName, changed: Callable[[Study], Study]) -> Study:
+    async def _change(self, name: StudyName, changed: Callable[[Study, Transaction], Study]) -> Study:
         def work(tx: Transaction) -> Change[Study]:
             before = require(tx.lock_study(name.project, name.study), name)
-            after = changed(before)
+            after = changed(before, tx)
             if after is before:
                 return Change(before)
             after = replace(after, revision=before.revision + 1, update_time=self._clock())
@@ -368,6 +386,8 @@ def mask_violations(paths: Collection[str], updatable: Collection[str]) -> list[
     listed = ", ".join(updatable)
     if not paths:
         return [Violation("update_mask", f"must name what to change: {listed}")]
+    if len(paths) > MAX_PATHS:
+        return [Violation("update_mask", f"must name at most {MAX_PATHS} paths, not {len(paths)}")]
     return [
         Violation("update_mask", f"{shown(path)} cannot be updated; only {listed} can")
         for path in paths

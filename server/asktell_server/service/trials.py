@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -38,7 +37,7 @@ from asktell_server.domain.trial import (
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service import paging, requests
 from asktell_server.service.commits import Change, Clock, Commits
-from asktell_server.service.failures import given_up
+from asktell_server.service.failures import given_up, superseded_by
 from asktell_server.service.fronts import Fronts
 from asktell_server.service.limits import Limits
 from asktell_server.service.new_trials import NewTrial, count_violations, numbered, prepared
@@ -245,7 +244,7 @@ class Trials:
             first, count = stored.response["first"], stored.response["count"]
             assert isinstance(first, int)
             assert isinstance(count, int)
-            return _brief(tx.trials_by_number(study.id, range(first, first + count)))
+            return tx.trials_by_number(study.id, range(first, first + count), full=False)
 
         def look(tx: Snapshot) -> tuple[Study, list[Trial] | None]:
             study = require(tx.study(name.project, name.study), name)
@@ -279,7 +278,8 @@ class Trials:
                 counts=counts,
                 update_time=now,
             )
-            changed = _with_results(changed, [trial for trial in trials if trial.state.has_result])
+            results = [trial for trial in trials if trial.state.has_result]
+            changed = _with_results(changed, results, given_up(tx, study))
             tx.insert_trials(study.id, trials)
             tx.update_study(changed)
             response = {"first": study.next_number, "count": len(trials)}
@@ -336,14 +336,14 @@ class Trials:
         return page, paging.token((page[-1].number,), *query) if more else ""
 
     async def update(self, name: TrialName, paths: Collection[str], labels: Mapping[str, str], notes: str) -> Trial:
-        """Changes what `paths` name: labels, notes."""
+        """Changes what `paths` name: labels, notes. Returns the trial with as many measurements as fit a reply."""
         violations = update_violations(paths, labels, notes)
         if violations:
             raise InvalidArgument(violations)
 
         def work(tx: Transaction) -> Change[Trial]:
             study = require(tx.lock_study(name.project, name.study), name.parent)
-            trial = _require_trial(tx.trial(study.id, name.number), name)
+            trial = _require_trial(tx.trial(study.id, name.number, full=False), name)
             revision = study.revision + 1
             trial = replace(
                 trial,
@@ -354,7 +354,7 @@ class Trials:
             study = replace(study, revision=revision, update_time=self._clock())
             tx.update_trial(study.id, trial)
             tx.update_study(study)
-            return Change(trial, study, [trial])
+            return Change(filled(tx, study.id, trial, Budget()), study, [trial])
 
         return await self._commits.run(name.parent, work)
 
@@ -399,24 +399,17 @@ class Trials:
     @staticmethod
     def _superseded(tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int) -> list[Trial]:
         """The waiting retry of an expired trial that got its result after all, or the retry of that, withdrawn."""
-        # A retry is made after what it repeats.
-        waiting = in_pieces(
-            tx, study.id, states=[TrialState.WAITING], after_number=trial.number, limit=study.count(TrialState.WAITING)
-        )
-        reason = f"superseded: trial {trial.number} got its result after all"
+        # A retry is made after what it repeats, and at most one of each.
+        repeated_by = {before: number for number, before in tx.retries(study.id, trial.number).items()}
+        last = trial.number
+        while last in repeated_by:
+            last = repeated_by[last]
+        retry = tx.trial(study.id, last, full=False)
+        if retry is None or retry.state is not TrialState.WAITING:
+            return []
         return [
-            replace(retry, state=TrialState.EXPIRED, state_reason=reason, revision=revision, end_time=now)
-            for retry in itertools.islice((each for each in waiting if _repeats(tx, study.id, each, trial.number)), 1)
+            replace(retry, state=TrialState.EXPIRED, state_reason=superseded_by(trial), revision=revision, end_time=now)
         ]
-
-
-def _repeats(tx: Transaction, study_id: int, trial: Trial, number: int) -> bool:
-    """Whether the trial repeats another, at once or by way of retries in between that expired too."""
-    before = trial.retry_of
-    while before is not None and before > number:
-        between = tx.trial(study_id, before, full=False)
-        before = None if between is None else between.retry_of
-    return before == number
 
 
 def _brief(trials: Sequence[Trial]) -> list[Trial]:

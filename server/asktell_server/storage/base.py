@@ -74,8 +74,8 @@ class Snapshot(Protocol):
         intermediate measurements if `full`.
         """
 
-    def trials_by_number(self, study_id: int, numbers: Collection[int]) -> list[Trial]:
-        """The trials with these numbers, by number, with their intermediate measurements; unknown numbers are left out."""
+    def trials_by_number(self, study_id: int, numbers: Collection[int], *, full: bool = True) -> list[Trial]:
+        """The trials with these numbers, by number, with their intermediate measurements if `full`; unknown numbers are left out."""
 
     def changed_trials(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed after a revision, by number; of their intermediate measurements only those added after it."""
@@ -103,8 +103,14 @@ class Snapshot(Protocol):
     def count_measurements(self, study_id: int, number: int) -> int:
         """Number of intermediate measurements of a trial."""
 
-    def expired_leases(self, now: datetime, limit: int) -> list[tuple[int, int]]:
-        """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first."""
+    def expired_leases(self, now: datetime, limit: int, skip: int = 0) -> list[tuple[int, int]]:
+        """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first, without the first `skip`."""
+
+    def count_given_up(self, study_id: int, max_retries: int, but: int) -> int:
+        """Number of trials that were given up (`Trial.is_given_up`), without counting trial number `but`. Reads all that are EXPIRED."""
+
+    def retries(self, study_id: int, after_number: int) -> dict[int, int]:
+        """Which trial each repeats, of those with a higher number than `after_number` that wait or were lost."""
 
     def request(self, scope: str, request_id: str) -> StoredRequest | None:
         """What the request_id did in this scope, or None."""

@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from asktell_server.domain.trial import TrialState
+from asktell_server.domain.trial import SUPERSEDED, TrialState
 from asktell_server.storage.codec import STUDY_COLUMNS, TOKEN_COLUMNS, TRIAL_COLUMNS
 from asktell_server.storage.schema import IS_RUNNING, count_column, measurements, requests, studies, tokens, trials
 
@@ -121,7 +121,24 @@ class Statements:
             .where(IS_RUNNING, trials.c.lease_expire_time < bindparam("now"))
             .order_by(trials.c.lease_expire_time, trials.c.study_id, trials.c.number)
             .limit(bindparam("count"))
-            .offset(_ZERO)
+            .offset(bindparam("skip"))
+        )
+        self.count_given_up = self._text(
+            select(func.count()).where(
+                of_study,
+                trials.c.state == literal_column("'EXPIRED'"),
+                trials.c.state_reason.not_like(literal_column(f"'{SUPERSEDED}%'")),
+                trials.c.attempt > bindparam("max_retries"),
+                trials.c.number != bindparam("but"),
+            )
+        )
+        self.retries = self._text(
+            select(trials.c.number, trials.c.retry_of).where(
+                of_study,
+                trials.c.state.in_([literal_column("'EXPIRED'"), literal_column("'WAITING'")]),
+                trials.c.number > bindparam("after_number"),
+                trials.c.retry_of.is_not(None),
+            )
         )
         self.insert_trial = self._text(insert(trials).values(_all(trials)))
         self.update_trial = self._text(update(trials).where(of_study, _is(trials.c.number)).values(_mutable(trials)))

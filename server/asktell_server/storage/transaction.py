@@ -163,9 +163,10 @@ class SqlTransaction:
         rows = self._all(self._statements.list_trials(len(states), changed=after_revision > 0), values)
         return self._with_measurements(study_id, rows) if full else [codec.trial_from_row(row) for row in rows]
 
-    def trials_by_number(self, study_id: int, numbers: Collection[int]) -> list[Trial]:
-        """The trials with these numbers, by number, with their intermediate measurements."""
-        return self._with_measurements(study_id, self._rows_by_number(study_id, numbers))
+    def trials_by_number(self, study_id: int, numbers: Collection[int], *, full: bool = True) -> list[Trial]:
+        """The trials with these numbers, by number, with their intermediate measurements if `full`."""
+        rows = self._rows_by_number(study_id, numbers)
+        return self._with_measurements(study_id, rows) if full else [codec.trial_from_row(row) for row in rows]
 
     def changed_trials(self, study_id: int, after_revision: int) -> list[Trial]:
         """Trials that changed, or got a measurement, after a revision; with the measurements added after it."""
@@ -194,10 +195,19 @@ class SqlTransaction:
         values = {"study_id": study_id, "after": after_revision}
         return [codec.trial_from_row(row) for row in self._all(self._statements.changed_trials, values)]
 
-    def expired_leases(self, now: datetime, limit: int) -> list[tuple[int, int]]:
-        """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first."""
-        values = {"now": codec.time_to_us(now), "count": limit}
+    def expired_leases(self, now: datetime, limit: int, skip: int = 0) -> list[tuple[int, int]]:
+        """(study id, trial number) of RUNNING trials whose lease ran out before `now`, longest first, without the first `skip`."""
+        values = {"now": codec.time_to_us(now), "count": limit, "skip": skip}
         return [(row[0], row[1]) for row in self._all(self._statements.expired_leases, values)]
+
+    def count_given_up(self, study_id: int, max_retries: int, but: int) -> int:
+        """Number of trials that were given up (`Trial.is_given_up`), without counting trial number `but`."""
+        values = {"study_id": study_id, "max_retries": max_retries, "but": but}
+        return int(self._one(self._statements.count_given_up, values)[0])
+
+    def retries(self, study_id: int, after_number: int) -> dict[int, int]:
+        """Which trial each repeats, of those with a higher number than `after_number` that wait or were lost."""
+        return dict(self._all(self._statements.retries, {"study_id": study_id, "after_number": after_number}))
 
     def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
         """Adds trials with their intermediate measurements."""

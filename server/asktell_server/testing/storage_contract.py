@@ -19,7 +19,7 @@ from asktell_server.domain.access import Role, Token, grants
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable, StudyNotFound
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import Algorithm, StudyState
-from asktell_server.domain.trial import Trial, TrialState
+from asktell_server.domain.trial import SUPERSEDED, Trial, TrialState
 from asktell_server.storage.base import Snapshot, Storage, StoredRequest, Transaction
 from asktell_server.testing.samples import (
     ALGORITHMS,
@@ -264,7 +264,9 @@ class StorageContract:
         few = await storage.read(lambda tx: tx.trials_by_number(stored.id, [700, 3, 1, 3]))
         many = await storage.read(lambda tx: tx.trials_by_number(stored.id, range(600, 0, -1)))
         none = await storage.read(lambda tx: tx.trials_by_number(stored.id, []))
+        brief = await storage.read(lambda tx: tx.trials_by_number(stored.id, [1], full=False))
 
+        assert brief == [replace(full_trial(1), intermediate=())]
         assert few == [full_trial(1), a_trial(3)]
         assert numbers(many) == list(range(1, 601))
         assert none == []
@@ -356,9 +358,45 @@ class StorageContract:
 
         due = await storage.read(lambda tx: tx.expired_leases(NOW, 10))
         first = await storage.read(lambda tx: tx.expired_leases(NOW, 1))
+        second = await storage.read(lambda tx: tx.expired_leases(NOW, 1, 1))
 
         assert due == [(one.id, 4), (two.id, 1), (one.id, 1)]
-        assert first == [(one.id, 4)]
+        assert (first, second) == ([(one.id, 4)], [(two.id, 1)])
+
+    async def test_what_was_given_up_is_counted(self, storage: Storage) -> None:
+        """EXPIRED trials after their last retry, but for those that are superseded and the one that is left out; of one study."""
+        expired = replace(a_trial(1, TrialState.EXPIRED), attempt=3)
+        stored = await add_study(
+            storage,
+            a_study(),
+            expired,
+            replace(expired, number=2),
+            replace(expired, number=3, attempt=2),
+            replace(expired, number=4, state_reason=f"{SUPERSEDED}trial 1 got its result after all"),
+            replace(expired, number=5, state=TrialState.FAILED),
+        )
+        await add_study(storage, a_study("other"), expired)
+
+        counts = [await storage.read(lambda tx, but=but: tx.count_given_up(stored.id, 2, but)) for but in (0, 2, 4)]  # type: ignore[misc]
+
+        assert counts == [2, 1, 2]
+        assert sum(trial.is_given_up(2) for trial in await storage.read(lambda tx: tx.history(stored.id, 0))) == 2
+
+    async def test_retries_say_what_they_repeat(self, storage: Storage) -> None:
+        """Those that wait or were lost, after a number, of one study."""
+        stored = await add_study(
+            storage,
+            a_study(),
+            a_trial(1, TrialState.EXPIRED),
+            replace(a_trial(2, TrialState.EXPIRED), retry_of=1),
+            replace(a_trial(3, TrialState.WAITING), retry_of=2),
+            replace(a_trial(4), retry_of=2),
+            a_trial(5, TrialState.WAITING),
+        )
+        await add_study(storage, a_study("other"), replace(a_trial(7, TrialState.WAITING), retry_of=6))
+
+        assert await storage.read(lambda tx: tx.retries(stored.id, 0)) == {2: 1, 3: 2}
+        assert await storage.read(lambda tx: tx.retries(stored.id, 2)) == {3: 2}
 
     async def test_trial_counts_add_up_over_studies(self, storage: Storage) -> None:
         """The counts of all studies are summed, states without a trial are 0, in an empty database too."""

@@ -6,7 +6,7 @@ for what could not be read, which the caller must not use when the list is not e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
@@ -54,6 +54,8 @@ Violations = list[Violation]
 # What is tried when a study names no algorithm.
 DEFAULT_ALGORITHM = GpOptimizer()
 DEFAULT_RETRIES = TrialPolicy().max_retries
+MAX_STATES = 16
+"""In a filter: more than there are."""
 
 
 def read_spec(
@@ -288,14 +290,17 @@ def read_explain_request(pb: study_service_pb2.ExplainStudyRequest) -> ExplainRe
     return ExplainRequest(tuple(pb.slices), tuple((pair.first, pair.second) for pair in pb.pair_slices), pb.points)
 
 
-def read_states(domain: type[E], wire: Any, values: Iterable[int], found: Violations, at: str) -> list[E]:
-    """A filter by state."""
-    states = []
+def read_states(domain: type[E], wire: Any, values: Sequence[int], found: Violations, at: str) -> list[E]:
+    """A filter by state: each once."""
+    states: list[E] = []
+    if len(values) > MAX_STATES:
+        found.append(Violation(at, f"must name at most {MAX_STATES} states, not {len(values)}"))
+        return states
     for i, value in enumerate(values):
         state = _read_enum(domain, wire, value)
         if state is None:
             found.append(Violation(f"{at}[{i}]", f"must be one of {', '.join(domain.__members__)}"))
-        else:
+        elif state not in states:
             states.append(state)
     return states
 
