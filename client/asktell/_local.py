@@ -31,8 +31,10 @@ _LOG_LINES = 15
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of a server of this process's own: without what tells a client, or another server, about TLS and tokens."""
-    others = ("ASKTELL_TLS", "ASKTELL_TOKEN", "ASKTELL_AUTH", "ASKTELL_OIDC", "ASKTELL_AUDIT_LOG")
+    """The environment of a server of this process's own: without what tells a client, or another server, about TLS and tokens, and
+    without another server's file of settings.
+    """
+    others = ("ASKTELL_TLS", "ASKTELL_TOKEN", "ASKTELL_AUTH", "ASKTELL_OIDC", "ASKTELL_AUDIT_LOG", "ASKTELL_CONFIG")
     return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 

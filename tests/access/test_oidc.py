@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from asktell.v1 import study_service_pb2 as pb
 from asktell_server.domain.access import Grant, Role
-from asktell_server.domain.errors import TokenExpired, Unauthenticated
+from asktell_server.domain.errors import IdentityProviderUnavailable, TokenExpired, Unauthenticated
 from asktell_server.service import oidc
 from asktell_server.service.bindings import BadConfig
 from asktell_server.service.oidc import OidcConfig, OidcTokens
@@ -278,10 +278,10 @@ async def test_a_key_that_does_not_say_its_algorithm_is_for_those_allowed(provid
     "body", [b"", b"[]", b"{}", b'{"keys": 3}', b'{"keys": []}', b"[" * 100_000, b"\xff", b"x" * 1_000_001]
 )
 async def test_junk_for_keys_is_no_key(provider: Provider, tokens: OidcTokens, body: bytes) -> None:
-    """The caller is refused as for any key that is not known, and the server lives."""
+    """The caller is refused as for any key that is not known or cannot be had, and the server lives."""
     provider.body = body
 
-    with pytest.raises(Unauthenticated):
+    with pytest.raises((Unauthenticated, IdentityProviderUnavailable)):
         await tokens.authenticate(provider.token())
 
 
@@ -289,10 +289,36 @@ async def test_keys_do_not_come_from_an_unencrypted_elsewhere(provider: Provider
     """A redirect to plain HTTP on another machine is not followed."""
     provider.elsewhere = "http://keys.example.com/keys"
 
-    with capture_logs() as said, pytest.raises(Unauthenticated):
+    with capture_logs() as said, pytest.raises(IdentityProviderUnavailable):
         await tokens.authenticate(provider.token())
 
     assert "not https" in said[0]["error"]
+
+
+async def test_a_token_is_not_refused_for_good_while_the_provider_is_away(
+    provider: Provider, tokens: OidcTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever calls is told to try again, and is let in soon after the keys can be had; a key that the provider does not know is
+    refused then.
+    """
+    monkeypatch.setattr(oidc, "RETRY_S", 0.0)
+    provider.body = b"<html>Service Unavailable</html>"
+    with pytest.raises(IdentityProviderUnavailable):
+        await tokens.authenticate(provider.token())
+    monkeypatch.setattr(oidc, "_FETCH_TIMEOUT_S", 0.05)
+    provider.open.clear()
+    with pytest.raises(IdentityProviderUnavailable):  # it hangs
+        await tokens.authenticate(provider.token())
+
+    provider.body = None
+    provider.open.set()
+    assert tokens._keys._refreshing is not None
+    await tokens._keys._refreshing
+    monkeypatch.setattr(oidc, "_FETCH_TIMEOUT_S", 10.0)
+
+    assert (await tokens.authenticate(provider.token())).name == "oidc:anna"
+    with pytest.raises(Unauthenticated):
+        await tokens.authenticate(provider.token(kid="made-up"))
 
 
 async def test_keys_from_a_file(provider: Provider, tmp_path: Path) -> None:

@@ -134,6 +134,29 @@ def test_csv_on_standard_output_equals_the_file(run: Run, filled: str, tmp_path:
     assert printed.stdout.startswith("number,state,params.lr,params.layers,")
 
 
+def test_what_a_terminal_would_take_for_a_command(
+    run: Run, environment: dict[str, str], study_file: Path, tmp_path: Path
+) -> None:
+    """Stays as it is in a pipe, and does not reach a person's terminal by way of an error."""
+    colour = "\x1b[31mred\x1b]0;title\x07\x9b"
+    run("study", "create", study_file)
+    with asktell.connect(environment["ASKTELL_TARGET"], project=environment["ASKTELL_PROJECT"]) as client:
+        study = client.get_study("digits")
+        study.ask().tell_failed(colour)
+        study.stop(colour)
+    path = tmp_path / "export.csv"
+    run("export", "digits", path)
+
+    printed = run("export", "digits", "--format", "csv")
+    listed = run("trial", "list", "digits")
+    refused = run("ask", "digits", exit_code=1)
+
+    assert colour.encode() in printed.stdout_bytes
+    assert printed.stdout_bytes == path.read_bytes()
+    assert colour in listed.stdout
+    assert "STOPPED ( [31mred ]0;title  )" in refused.stderr
+
+
 def test_a_list_of_trials_is_imported_as_well(
     run: Run, run_json: RunJson, filled: str, study_file: Path, tmp_path: Path
 ) -> None:

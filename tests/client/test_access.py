@@ -255,6 +255,7 @@ def test_a_local_server_gets_no_token_and_no_tls(
     for name, value in {"TLS_CA": authority.cert, "TLS_CERT": pair.cert, "TLS_KEY": pair.key, "TOKEN": SECRET}.items():
         monkeypatch.setenv(f"ASKTELL_{name}", str(value))
     monkeypatch.setenv("ASKTELL_AUTH", "1")
+    monkeypatch.setenv("ASKTELL_CONFIG", str(tmp_path / "server.toml"))
     monkeypatch.setenv("ASKTELL_WORKERS", "1")
 
     with asktell.connect(f"local:{tmp_path}/study.db", timeout=60) as client:

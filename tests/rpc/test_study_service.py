@@ -324,6 +324,20 @@ def test_no_improvement(service: Stub) -> None:
     assert states == [Study.ACTIVE] * 5 + [Study.COMPLETED]
 
 
+def test_an_import_shows_no_improvement_as_single_results_do(service: Stub) -> None:
+    """Of four that come together the first is the best: three without improvement."""
+    made = spec()
+    made.stopping_criteria.max_trials_without_improvement = 3
+    name = new_study(service, "impatient", made)
+    given = [
+        Trial(parameters=point(x0=i / 8, x1=0.5), state=Trial.SUCCEEDED, measurement=loss(1.0 + i)) for i in range(4)
+    ]
+
+    enqueue(service, name, given)
+
+    assert study_of(service, name).state == Study.COMPLETED
+
+
 def test_imported_trials_count_towards_the_criteria(service: Stub) -> None:
     """A finished trial that is brought in may complete the study."""
     made = spec()

@@ -9,6 +9,7 @@ import pytest
 
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
+from asktell_server.service import housekeeping
 
 from ..inprocess import InProcess, SetClock, in_process
 from ..rpc.refusals import read
@@ -425,3 +426,24 @@ async def test_imported_failures_count_with_what_was_lost(running: InProcess) ->
     await running.service.CreateTrials(pb.CreateTrialsRequest(parent=study, trials=[failed]))
 
     assert (await running.service.GetStudy(pb.GetStudyRequest(name=study))).state == study_pb2.Study.COMPLETED
+
+
+async def test_what_is_old_is_forgotten_piece_by_piece(running: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many old request ids do not keep the leases waiting: so many at a time, and the rest when leases were looked at again."""
+    monkeypatch.setattr(housekeeping, "_PURGE_BATCH", 2)
+    monkeypatch.setattr(housekeeping, "_PURGE_BATCHES", 2)
+    study = await _study(running)
+    for i in range(7):
+        await running.service.Ask(pb.AskRequest(parent=study, request_id=f"ask-{i}"))
+    running.clock.advance(25 * 3600)
+
+    left = []
+    for _ in range(3):
+        await running.forget()
+        stored = [
+            await running.app.storage.read(lambda tx, i=i: tx.request(f"Ask {study}", f"ask-{i}"))  # type: ignore[misc]
+            for i in range(7)
+        ]
+        left.append(sum(each is not None for each in stored))
+
+    assert left == [3, 0, 0]

@@ -10,6 +10,7 @@ import click
 
 from asktell._targets import resolve_target
 from asktell.access import Tls
+from asktell.cli.output import printable
 from asktell.cli.problems import BadInput
 from asktell.cli.session import Session
 from asktell.cli.studies import study
@@ -36,7 +37,7 @@ class _Failure(click.ClickException):
     exit_code = 1
 
     def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
-        click.echo(f"asktell: {self.message}", err=True)
+        click.echo(printable(f"asktell: {self.message}"), err=True)
 
 
 def _told(error: AskTellError | BadInput) -> list[str]:

@@ -36,7 +36,17 @@ def short(cell: Cell) -> str:
     """The cell for a person: six digits of a number, and no control characters."""
     if isinstance(cell, float):
         return f"{cell:.6g}"
-    return "".join(c if c.isprintable() else " " for c in exact(cell))
+    return printable(exact(cell))
+
+
+def printable(text: str) -> str:
+    """Text for a person, whoever wrote it: nothing that a terminal would take for a command."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def write(text: str) -> None:
+    """Text for a machine as it is: click's echo would take out what looks like a colour."""
+    sys.stdout.write(text)
 
 
 def print_json(value: object) -> None:
@@ -58,9 +68,9 @@ def print_table(rows: Sequence[Mapping[str, Cell]], columns: Iterable[str]) -> N
 
         Console().print(table(rows, names))
         return
-    click.echo("\t".join(exact(name) for name in names))
+    write("\t".join(exact(name) for name in names) + "\n")
     for row in rows:
-        click.echo("\t".join(exact(row.get(name)) for name in names))
+        write("\t".join(exact(row.get(name)) for name in names) + "\n")
 
 
 def table(rows: Sequence[Mapping[str, Cell]], columns: Iterable[str]) -> Table:

@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from asktell.cli import flat
-from asktell.cli.output import print_json
+from asktell.cli.output import print_json, write
 from asktell.cli.problems import BadInput
 from asktell.cli.records import Record, space_of, trial_message, trial_record
 from asktell.cli.session import Session, as_json, pass_session
@@ -62,7 +62,7 @@ def export(session: Session, study: str, file: Path | None, form: str | None) ->
         objectives = [objective.metric for objective in found.spec.objectives]
         text = flat.write_csv(flat.columns(space, objectives, trials), (flat.row(trial, space) for trial in trials))
     if file is None:
-        click.echo(text, nl=False)
+        write(text)
         return
     try:
         file.write_bytes(text.encode())

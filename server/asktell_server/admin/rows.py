@@ -210,13 +210,16 @@ class _History:
                 message += f", but {best[1]} is better"
             yield Finding("best", ERROR, message, RESTORE)
             return
-        then = 0
+        then = at_most = 0
         if self._kept_since is not None:
-            ((then,),) = self._each(
-                f"SELECT count(*) FROM trials WHERE study_id = {study.id:d} AND state = 'SUCCEEDED' "  # noqa: S608 - numbers
+            ((at_most, later),) = self._each(
+                f"SELECT count(*), count(CASE WHEN finish_revision = {self._kept_since:d} AND number > {study.best_number or 0:d} "  # noqa: S608 - numbers
+                f"THEN 1 END) FROM trials WHERE study_id = {study.id:d} AND state = 'SUCCEEDED' "
                 f"AND finish_revision <= {self._kept_since:d}"
             )
-        if study.successes_at_best != then:
+            then = at_most - later
+        # Of what was imported together all once counted.
+        if not then <= study.successes_at_best <= at_most:
             message = (
                 f"{study.successes_at_best} trials are said to have succeeded when the best one came, it was {then}"
             )

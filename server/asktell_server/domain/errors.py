@@ -30,6 +30,7 @@
     ├── Unavailable
     │   ├── Draining
     │   ├── StorageUnavailable
+    │   ├── IdentityProviderUnavailable
     │   └── ComputeUnavailable     a compute process was lost while it worked on the call
     └── RevisionInFuture
 
@@ -287,6 +288,12 @@ class StorageUnavailable(Unavailable):
     def __init__(self, message: str, public: str | None = None) -> None:
         super().__init__(message)
         self.public = message if public is None else public
+
+
+class IdentityProviderUnavailable(Unavailable):
+    """The keys that a token could be signed with cannot be fetched."""
+
+    reason = "IDENTITY_PROVIDER_UNAVAILABLE"
 
 
 class ComputeUnavailable(Unavailable):

@@ -491,15 +491,14 @@ class Study:
         limit = self.spec.stopping.max_trials
         return None if limit == 0 else max(0, limit - self.trials_used)
 
-    def with_result(self, number: int, measurement: Measurement) -> Study:
-        """The study after trial `number` succeeded with `measurement`; counts already include it."""
+    def with_result(self, number: int, measurement: Measurement, later: int = 0) -> Study:
+        """The study after trial `number` succeeded with `measurement`; counts already include it, and as many `later` successes."""
         if len(self.spec.objectives) > 1 or not self.spec.is_feasible(measurement):
             return self
         value = measurement.metrics[self.spec.objective.metric]
         if self.best_value is None or self.spec.objective.is_better(value, self.best_value):
-            return replace(
-                self, best_number=number, best_value=value, successes_at_best=self.count(TrialState.SUCCEEDED)
-            )
+            successes = self.count(TrialState.SUCCEEDED) - later
+            return replace(self, best_number=number, best_value=value, successes_at_best=successes)
         return self
 
     def completed_if_done(self, given_up: int = 0) -> Study:

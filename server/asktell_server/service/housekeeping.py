@@ -32,6 +32,7 @@ LONGEST_GAP_S = 5.0
 _BATCH = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _PURGE_EVERY = timedelta(minutes=10)
+_PURGE_BATCH, _PURGE_BATCHES = 1000, 20
 
 
 class Housekeeping:
@@ -57,10 +58,11 @@ class Housekeeping:
                     self._renewable_since = self._clock()
                     self._extended_until.clear()
                 await self.expire()
-                passed = time.monotonic()
                 await self.count()
                 if self._clock() - self._purged > _PURGE_EVERY:
                     await self.purge()
+                # While it worked here it served calls, too.
+                passed = time.monotonic()
             except Unavailable as error:
                 log.warning("housekeeping put off", reason=error.message)
             except Exception as error:  # one bad row must not end the leases of all studies
@@ -96,11 +98,12 @@ class Housekeeping:
         self._metrics.trials({state.value: counts.get(state, 0) for state in TrialState})
 
     async def purge(self) -> None:
-        """Forgets requests that are older than their lifetime."""
+        """Forgets requests that are older than their lifetime: all of them, or as many as hold up the leases for a moment only."""
         before = self._clock() - requests.LIFETIME
-        while await self._storage.write(lambda tx: tx.purge_requests(before, 1000)):
-            pass
-        self._purged = self._clock()
+        for _ in range(_PURGE_BATCHES):
+            if not await self._storage.write(lambda tx: tx.purge_requests(before, _PURGE_BATCH)):
+                self._purged = self._clock()
+                break
 
     def _expire(self, tx: Transaction, study_id: int, number: int) -> Change[bool]:
         now = self._clock()

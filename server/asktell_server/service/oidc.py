@@ -15,8 +15,8 @@ issuer for the configured audience, and not expired. Its claims are mapped to ro
     projects = ["vision"]                        # "*" is every project
 
 Keys are fetched off the event loop, again when a token names one that is not known and when they are older than `FRESH_S`, so
-that a key that the provider withdraws is soon good for nothing, and no more often than every `REFETCH_S`. While the provider is
-away, the keys that are known go on counting.
+that a key that the provider withdraws is soon good for nothing, and no more often than every `REFETCH_S`, or `RETRY_S` after a
+failure. While the provider is away, the keys that are known go on counting, and a token with another is not refused for good.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ import jwt
 import structlog
 
 from asktell_server.domain.access import Grant, Principal
-from asktell_server.domain.errors import TokenExpired, Unauthenticated
+from asktell_server.domain.errors import IdentityProviderUnavailable, TokenExpired, Unauthenticated
 from asktell_server.service.authentication import REMEMBERED, REMEMBERED_S
 from asktell_server.service.bindings import BadConfig, load, read_bindings
 
 log = structlog.get_logger()
 
 REFETCH_S = 10.0
+RETRY_S = 1.0
 FRESH_S = 300.0
 PATIENCE_S = 1.0  # a call whose key is known waits no longer than this for newer ones
 _FETCH_TIMEOUT_S = 10.0
@@ -143,21 +144,25 @@ class KeySource:
         self._made: dict[tuple[str, str], jwt.PyJWK] = {}
         self._tried = self._fetched = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
+        self._is_away = False
 
     async def key(self, kid: str, algorithm: str) -> jwt.PyJWK:
         """The key, for an algorithm that is allowed.
 
-        Raises Unauthenticated if the provider publishes none with this id, or for another algorithm; PyJWTError if it does not
-        suit the algorithm.
+        Raises Unauthenticated if the provider publishes none with this id, or for another algorithm; IdentityProviderUnavailable if
+        it cannot be asked; PyJWTError if the key does not suit the algorithm.
         """
         now, known = time.monotonic(), kid in self._keys
         begun = False
-        if (not known or now - self._fetched >= FRESH_S) and now - self._tried >= REFETCH_S:
+        wait_s = RETRY_S if self._is_away else REFETCH_S
+        if (not known or now - self._fetched >= FRESH_S) and now - self._tried >= wait_s:
             self._tried, begun = now, True
             self._refreshing = asyncio.create_task(self._refresh())
         if self._refreshing is not None and (begun or not known):
             await asyncio.wait([self._refreshing], timeout=PATIENCE_S if known else _FETCH_TIMEOUT_S)
         if kid not in self._keys:
+            if self._is_away or (self._refreshing is not None and not self._refreshing.done()):
+                raise IdentityProviderUnavailable("the identity provider's keys cannot be fetched just now; try again")
             raise Unauthenticated("the token is signed by a key that is not known")
         if self._keys[kid].get("alg", algorithm) != algorithm:
             raise Unauthenticated("the token is signed with another algorithm than its key is for")
@@ -171,7 +176,9 @@ class KeySource:
             keys = {key["kid"]: key for key in found if _is_public_signing_key(key)}
         except (OSError, ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException) as error:
             log.warning("the identity provider's keys cannot be had", jwks=self._jwks, error=str(error))
+            self._is_away = True
             return
+        self._is_away = False
         if not keys:
             log.warning("the identity provider publishes no public key for signatures", jwks=self._jwks)
         self._keys, self._made, self._fetched = keys, {}, time.monotonic()

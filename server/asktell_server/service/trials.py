@@ -435,7 +435,8 @@ def _advice(study: Study, trial: Trial) -> Advice:
 
 def _with_results(study: Study, finished: Sequence[Trial], given_up: int = 0) -> Study:
     """The study with its best trial and its state brought up to date; its counts already include `finished`."""
-    for trial in finished:
-        if trial.state is TrialState.SUCCEEDED and trial.measurement is not None:
-            study = study.with_result(trial.number, trial.measurement)
+    succeeded = [trial for trial in finished if trial.state is TrialState.SUCCEEDED]
+    for i, trial in enumerate(succeeded, 1):
+        if trial.measurement is not None:
+            study = study.with_result(trial.number, trial.measurement, later=len(succeeded) - i)
     return study.completed_if_done(given_up)
