@@ -18,9 +18,10 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
+import structlog
 import uvloop
 from click.core import ParameterSource
 
@@ -36,6 +37,8 @@ from asktell_server.service.bindings import BadConfig
 from asktell_server.service.certificates import CertificateRoles
 from asktell_server.service.limits import Limits
 from asktell_server.service.oidc import OidcConfig
+
+log = structlog.get_logger()
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -374,16 +377,30 @@ async def _serve(config: ServerConfig, ready_file: Path | None, *, stop_with_par
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stopping.set)
+    if stop_with_parent:
+        threading.Thread(target=_wait_for_end_of_input, args=(loop, stopping), daemon=True).start()
     app = App(config)
-    await app.start()
+    starting, told = asyncio.create_task(app.start()), asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        await _give_up(starting, config.drain_grace_s)
+    await starting
     # What was made so far lives as long as the process: to look through all of it for garbage again would hold up every call.
     gc.freeze()
     if ready_file is not None:
         _write_ready_file(ready_file, app)
-    if stop_with_parent:
-        threading.Thread(target=_wait_for_end_of_input, args=(loop, stopping), daemon=True).start()
-    await stopping.wait()
+    await told
     await app.stop()
+
+
+async def _give_up(starting: asyncio.Task[None], grace_s: float) -> NoReturn:
+    """Ends the process, which does not serve yet, as after a drain."""
+    starting.cancel()
+    await asyncio.wait((starting,), timeout=grace_s)
+    log.info("stopped before it served")
+    # Python would wait for the threads of the start, and these for the database, or for another server's lock on it. Nothing is
+    # lost: what they may be about to change is one transaction, and no call was answered.
+    os._exit(0)
 
 
 def _write_ready_file(path: Path, app: App) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
 from asktell_server.cli import main
+from asktell_server.storage.migrate import _LOCK
 
 from ..support import ServerProcess, serving, spec, stub
 from .calls import ask_one, enqueue, finished, floats, new_study, study_of, tell, until
@@ -140,6 +142,31 @@ def test_signals_stop_it(tmp_path: Path, number: signal.Signals) -> None:
         os.kill(server.pid, number)
 
         assert server.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, None])
+def test_what_stops_it_stops_it_while_it_starts(
+    tmp_path: Path, postgres_url: str, number: signal.Signals | None
+) -> None:
+    """So do the signals, and the end of standard input, while it waits for another server that makes the schema."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+    with psycopg.connect(postgres_url, autocommit=True) as other, (tmp_path / "log").open("wb") as said:
+        other.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        flags = ("--db", postgres_url, "--listen", "127.0.0.1:0", "--http-listen", "none", "--stop-with-parent")
+        command = [sys.executable, "-m", "asktell_server", *flags]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said) as process:
+            try:
+                until(lambda: other.execute(waiting).fetchone(), "the server to wait for the lock")
+                if number is not None:
+                    process.send_signal(number)
+                elif process.stdin is not None:
+                    process.stdin.close()
+                status = process.wait(30)
+            finally:
+                process.kill()
+
+    assert status == 0
+    assert "stopped before it served" in (tmp_path / "log").read_text()
 
 
 def test_stop_with_parent(tmp_path: Path) -> None:
