@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from structlog.testing import capture_logs
 
 import asktell
@@ -229,6 +230,29 @@ def test_tls_options_belong_together(authority: Authority) -> None:
         assert there in " ".join(said.split())
 
 
+def made_by_openssl(folder: Path, name: str, *algorithm: str) -> Pair:
+    """A certificate that signs itself, and its key, of a kind that Python does not make."""
+    pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
+    files = ("-keyout", str(pair.key), "-out", str(pair.cert))
+    command = ["openssl", "req", "-x509", "-nodes", "-subj", "/CN=localhost", *files, "-newkey", *algorithm]
+    subprocess.run(command, check=True, capture_output=True)
+    return pair
+
+
+def odd_pairs(folder: Path) -> Iterator[tuple[Pair, str]]:
+    """Certificates with their keys that gRPC or its peers do not take, and what is said."""
+    pss = made_by_openssl(folder, "pss", "rsa-pss")
+    yield pss, f"the key of the certificate in {pss.cert} is marked as RSA-PSS, or else written in a way that gRPC"
+    curve = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:explicit")
+    spelt_out = made_by_openssl(folder, "spelt-out", *curve)
+    yield spelt_out, f"the key of the certificate in {spelt_out.cert} is marked as RSA-PSS, or else written"
+    small = made_by_openssl(folder, "small", "rsa:1024")
+    yield small, f"the key in {small.key} is of a kind that gRPC cannot use; take P-256, P-384, or RSA of 2048"
+    unknown = made_by_openssl(folder, "unknown", "ec", "-pkeyopt", "ec_paramgen_curve:secp112r1")
+    known = made_by_openssl(folder, "known", "rsa:2048")
+    yield Pair(unknown.cert, known.key), f"the key of the certificate in {unknown.cert} cannot be read; take P-256"
+
+
 def unusable(folder: Path, authority: Authority) -> Iterator[tuple[Path, Path, Path, str]]:
     """Certificate, key and client CA that cannot be used together, and what is said."""
     one, other = authority.issue("one"), authority.issue("other")
@@ -252,7 +276,9 @@ def unusable(folder: Path, authority: Authority) -> Iterator[tuple[Path, Path, P
     for curve in (ec.SECP521R1, ec.SECP224R1, ec.SECP256K1, ec.BrainpoolP256R1):
         bent = folder / f"{curve.name}.key"
         bent.write_bytes(private_pem(ec.generate_private_key(curve())))
-        yield one.cert, bent, authority.cert, f"the key in {bent} is of a kind that gRPC cannot use; take RSA, P-256 or"
+        yield one.cert, bent, authority.cert, f"the key in {bent} is of a kind that gRPC cannot use; take P-256, P-384"
+    for pair, said in odd_pairs(folder):
+        yield pair.cert, pair.key, authority.cert, said
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authority) -> None:
@@ -362,6 +388,39 @@ def test_a_rotated_certificate_serves_new_connections_and_leaves_old_ones(
         best = client.get_study("rotated").best_trial
     assert best is not None
     assert best.number == 1
+
+
+def test_a_pair_that_grpc_cannot_use_does_not_replace_one_that_it_can(
+    tmp_path: Path, server: ServerProcess, secret: Secret, authority: Authority
+) -> None:
+    """Whatever is odd about it, the certificate in use stays, and the log says why."""
+    good = authority.issue("good")
+    secret.rotate(good)
+    assert served(server) == good.cert.read_bytes()
+
+    for pair, said in odd_pairs(tmp_path):
+        secret.rotate(pair)
+        assert [served(server) for _ in range(2)] == [good.cert.read_bytes()] * 2
+        said = said.replace(str(pair.cert), str(secret.pair.cert)).replace(str(pair.key), str(secret.pair.key))
+        assert said in complaints(server)[-1]
+
+    better = authority.issue("better")
+    secret.rotate(better)
+    assert served(server) == better.cert.read_bytes()
+
+
+def test_a_key_is_taken_however_its_file_marks_it(tmp_path: Path) -> None:
+    """One marked as RSA-PSS is of use with a certificate that does not say so."""
+    pair = made_by_openssl(tmp_path, "marked", "rsa-pss")
+    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    pair.cert.write_bytes(certificate.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    with serving(tmp_path, "--tls-cert", str(pair.cert), "--tls-key", str(pair.key)) as running:
+        assert served(running) == pair.cert.read_bytes()
 
 
 def test_the_end_of_validity_is_a_metric(server: ServerProcess, secret: Secret, authority: Authority) -> None:

@@ -20,9 +20,19 @@ import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 log = structlog.get_logger()
+
+_SMALLEST_RSA = 2048
+_USABLE = f"take P-256, P-384, or RSA of {_SMALLEST_RSA} bits or more"
 
 
 class UnusableCertificate(Exception):
@@ -33,9 +43,9 @@ class UnusableCertificate(Exception):
 class TlsConfig:
     """Files in PEM. They may be symbolic links that move.
 
-    `cert`: the server's certificate, followed by the intermediate ones if there are any. `key`: its private key, RSA, P-256 or P-384,
-    without a passphrase. `client_ca`: certificates of the authorities whose clients are let in; every client must then show a
-    certificate of theirs (mutual TLS). None: clients need no certificate.
+    `cert`: the server's certificate, followed by the intermediate ones if there are any. `key`: its private key, without a
+    passphrase: P-256, P-384, or RSA of 2048 bits or more. `client_ca`: certificates of the authorities whose clients are let in; every
+    client must then show a certificate of theirs (mutual TLS). None: clients need no certificate.
     """
 
     cert: Path
@@ -92,8 +102,8 @@ class RotatingCertificate:
     def _checked(self, files: _Files) -> grpc.ServerCertificateConfiguration:
         """The configuration made of files that fit each other. Raises UnusableCertificate."""
         certificates = _certificates(files.cert, self._config.cert)
-        public_key = _public_key(files.key, self._config.key)
-        if certificates[0].public_key() != public_key:
+        key = _private_key(files.key, self._config.key)
+        if _public_key(certificates[0], self._config.cert) != key.public_key():
             raise UnusableCertificate(f"{self._config.key} is not the key of the certificate in {self._config.cert}")
         if files.client_ca is not None and self._config.client_ca is not None:
             _certificates(files.client_ca, self._config.client_ca)
@@ -102,7 +112,9 @@ class RotatingCertificate:
             log.warning("the TLS certificate has expired: clients will refuse it", file=str(self._config.cert))
         log.info("TLS certificate loaded", file=str(self._config.cert), valid_until=ends.isoformat())
         self._loaded(ends)
-        return grpc.ssl_server_certificate_configuration([(files.key, files.cert)], root_certificates=files.client_ca)
+        # Of the ways to write a key, gRPC reads fewer.
+        plain_key = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return grpc.ssl_server_certificate_configuration([(plain_key, files.cert)], root_certificates=files.client_ca)
 
 
 def reaches_beyond_loopback(listen: str) -> bool:
@@ -135,16 +147,29 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
         raise UnusableCertificate(f"{path} holds no certificate in PEM that can be read") from error
 
 
-def _public_key(pem: bytes, path: Path) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+def _public_key(certificate: x509.Certificate, path: Path) -> CertificatePublicKeyTypes:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UnusableCertificate(f"the key of the certificate in {path} cannot be read; {_USABLE}") from error
+    # BoringSSL reads keys as they are usually written: neither RSA-PSS nor a curve that is spelt out instead of named.
+    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) not in certificate.tbs_certificate_bytes:
+        raise UnusableCertificate(
+            f"the key of the certificate in {path} is marked as RSA-PSS, or else written in a way that gRPC cannot read; {_USABLE}"
+        )
+    return key
+
+
+def _private_key(pem: bytes, path: Path) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError as error:
         raise UnusableCertificate(f"the key in {path} has a passphrase; the server needs it without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UnusableCertificate(f"{path} holds no private key in PEM that can be read") from error
-    if isinstance(key, rsa.RSAPrivateKey):
-        return key.public_key()
-    # BoringSSL refuses other curves, or its peers do.
+    # BoringSSL refuses other curves and smaller keys, or its peers do.
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _SMALLEST_RSA:
+        return key
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
-        return key.public_key()
-    raise UnusableCertificate(f"the key in {path} is of a kind that gRPC cannot use; take RSA, P-256 or P-384")
+        return key
+    raise UnusableCertificate(f"the key in {path} is of a kind that gRPC cannot use; {_USABLE}")
