@@ -21,7 +21,6 @@ import grpc
 import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
@@ -39,6 +38,7 @@ from asktell_server.optimizers.registry import preload
 from asktell_server.rpc.access import Gate
 from asktell_server.rpc.boundary import Boundary
 from asktell_server.rpc.doorkeeper import Doorkeeper
+from asktell_server.rpc.health import Health
 from asktell_server.rpc.reading import Registrar
 from asktell_server.rpc.servicer import Servicer
 from asktell_server.rpc.tls import RotatingCertificate, TlsConfig, UnusableCertificate, reaches_beyond_loopback
@@ -159,7 +159,7 @@ class App:
         self._servicer = boundary.guarded(servicer, _DESCRIPTOR)
         self._interceptors = [] if gate is None else [Doorkeeper(SERVICE, gate, boundary)]
         self._make_housekeeping = partial(Housekeeping, self.storage, commits, clock, metrics)
-        self._health = health_aio.HealthServicer()
+        self._health = Health()
         self._server: grpc.aio.Server | None = None
         self._http: HttpServer | None = None
         self._background: asyncio.Task[None] | None = None
@@ -183,9 +183,9 @@ class App:
         self._background = asyncio.create_task(self._make_housekeeping().run())
         self._preloading = asyncio.create_task(asyncio.to_thread(preload))
         self._ready = True
-        await self._set_health(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         for name in _WHEN_READY:
-            await self._set_health(name, health_pb2.HealthCheckResponse.SERVING)
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         log.info(
             "serving", grpc=self.grpc_address, tls=self.config.tls is not None, http=self.http_address,
             database=self.storage.location, pid=os.getpid(),
@@ -196,7 +196,7 @@ class App:
         log.info("draining", grace_s=self.config.drain_grace_s)
         self._ready = False
         for name in _WHEN_READY:
-            await self._set_health(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         if self.config.drain_delay_s:
             await asyncio.sleep(self.config.drain_delay_s)
         if self._background is not None:
@@ -206,6 +206,7 @@ class App:
         if self._preloading is not None:
             await self._preloading
         self._bell.close()
+        self._health.close()
         if self._server is not None:
             await self._server.stop(self.config.drain_grace_s)
         if self._http is not None:
@@ -324,9 +325,6 @@ class App:
 
     async def _load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
         return await self.storage.read(lambda tx: read_sources(tx, study))
-
-    async def _set_health(self, name: str, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        await self._health.set(name, status)
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -135,6 +135,30 @@ def test_drain(tmp_path: Path) -> None:
             assert study_of(service, study).trial_counts.running == 2
 
 
+def test_watches_of_health_hold_up_nothing(tmp_path: Path) -> None:
+    """They are told of each change and end with UNAVAILABLE as the server drains, which need not wait for them."""
+    with serving(tmp_path, "--drain-grace-s", "600") as server, grpc.insecure_channel(server.target) as channel:
+        names = ("", "readiness", "liveness", SERVICE, "nobody")
+        watches = {
+            name: health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name), timeout=60)
+            for name in names
+        }
+        told = {name: [next(watch).status] for name, watch in watches.items()}
+
+        server.terminate()
+        for name, watch in watches.items():
+            with pytest.raises(grpc.RpcError) as caught:
+                told[name].extend(response.status for response in watch)
+            refusal = read(caught.value)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+
+        assert server.wait() == 0
+
+    stopped = [SERVING, NOT_SERVING]
+    unknown = [health_pb2.HealthCheckResponse.SERVICE_UNKNOWN]
+    assert told == {"": stopped, "readiness": stopped, "liveness": [SERVING], SERVICE: stopped, "nobody": unknown}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_stop_it(tmp_path: Path, number: signal.Signals) -> None:
     """SIGTERM and Ctrl-C both end it with status 0."""
