@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -254,6 +256,8 @@ class App:
         return credentials
 
     async def _listen(self, credentials: grpc.ServerCredentials | None) -> None:
+        if self.config.listen.startswith("unix:") and _answers(self.config.listen):
+            raise CannotListen(f"cannot listen on gRPC {self.config.listen}: in use; change --listen")
         server = grpc.aio.server(
             interceptors=self._interceptors,
             options=[
@@ -325,6 +329,20 @@ class App:
 
     async def _load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
         return await self.storage.read(lambda tx: read_sources(tx, study))
+
+
+def _answers(listen: str) -> bool:
+    """Whether somebody listens on a Unix socket already: gRPC would take its file away."""
+    path = unquote(listen.removeprefix("unix:").removeprefix("//"))
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):  # nothing, or what a server that was killed left behind
+            return False
+        except OSError:  # a queue that is full, or what is not ours
+            return True
+    return True
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -56,7 +56,10 @@ class Address(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The address as given. Fails if it is not one."""
-        if any(value == form or (form.endswith(":") and value.startswith(form)) for form in self._other_forms):
+        if any(
+            value.startswith(form) and value != form if form.endswith(":") else value == form
+            for form in self._other_forms
+        ):
             return value
         match = _ADDRESS.fullmatch(value)
         if match is None or int(match[2]) > 65_535:

@@ -234,10 +234,28 @@ def test_a_second_server_on_the_same_port(tmp_path: Path, server: ServerProcess,
         assert refused(lambda: study_of(service, "projects/p/studies/nobody")).reason == "STUDY_NOT_FOUND"
 
 
+def test_a_unix_socket_is_its_server_s_until_that_is_gone(tmp_path: Path) -> None:
+    """A second server on it is refused and harms nothing; what a killed one left behind is in nobody's way."""
+    place = f"unix:{tmp_path}/a b"
+    with serving(tmp_path, "--listen", place) as server:
+        server.kill()
+        server.start()
+        for same in (place, f"unix://{tmp_path}/a%20b"):
+            second = _run("--db", ":memory:", "--listen", same, "--http-listen", "none", folder=tmp_path)
+
+            assert second.returncode == 1
+            assert f"cannot listen on gRPC {same}: in use; change --listen" in second.stderr
+        with stub(place.replace(" ", "%20")) as service:
+            assert new_study(service, "still")
+        assert server.stop() == 0
+        assert not (tmp_path / "a b").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "toml", "said"),
     [
         (["--listen", "nowhere"], {}, "", ["--listen", "'nowhere'", "127.0.0.1:50051"]),
+        (["--listen", "unix:"], {}, "", ["--listen", "'unix:'", "unix:PATH"]),
         (["--listen", "127.0.0.1:99999"], {}, "", ["--listen", "99999"]),
         (["--workers", "0"], {}, "", ["--workers", "0"]),
         (["--nonsense"], {}, "", ["--nonsense"]),
