@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from asktell_server.observe import http as http_port
 from asktell_server.observe.http import HttpServer
 from asktell_server.observe.metrics import Metrics
 
@@ -85,6 +87,25 @@ def test_a_silent_client_keeps_nobody_waiting(port: Port) -> None:
         status, _, _ = port.get("/livez")
 
     assert status == 200
+
+
+def test_a_client_that_sends_little_at_a_time_is_cut_off(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for a request is that for all of it: drops do not hold a place for longer than silence does."""
+    monkeypatch.setattr(http_port._QuietHandler, "timeout", 0.5)
+    with socket.create_connection(("127.0.0.1", port.server.port)) as dripping:
+        dripping.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        dripping.settimeout(0.1)
+        began, answer = time.monotonic(), None
+        while answer is None and time.monotonic() - began < 10:
+            try:
+                dripping.sendall(b"x")
+                answer = dripping.recv(1)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                answer = b""
+
+    assert answer == b""
 
 
 def test_a_taken_port_is_an_error_at_start(port: Port) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
@@ -52,8 +55,32 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
+class _Incoming(socket.SocketIO):
+    """What a client sends within so many seconds, from now; after them, reading raises TimeoutError."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        super().__init__(connection, "r")
+        self._connection, self._seconds = connection, seconds
+        self._end = time.monotonic() + seconds
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        try:
+            return super().readinto(buffer)
+        finally:
+            self._connection.settimeout(self._seconds)  # for the answer
+
+
 class _QuietHandler(WSGIRequestHandler):
-    timeout = 5  # a client that says nothing must not hold a place for long
+    timeout = 5  # a client that says nothing, or little at a time, must not hold a place for long
+
+    def setup(self) -> None:
+        """As the base class, whose timeout is that of each piece of a request, for all of it."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Incoming(self.connection, self.timeout))
 
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing: scrapes are no news."""
