@@ -85,6 +85,17 @@ def test_a_database_in_use_is_examined(tmp_path: Path) -> None:
     assert beside == after == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("days", "status"), [("nan", 2), ("inf", 2), ("1e308", 2), ("36501", 2), ("-1", 2), ("36500", 0), ("0.5", 0)]
+)
+def test_days_that_no_date_is_ago_are_refused(path: Path, days: str, status: int) -> None:
+    """A wrong `--stale-days` ends in a message that names it."""
+    done = CliRunner().invoke(commands, ["doctor", "--db", str(path), "--stale-days", days])
+
+    assert done.exit_code == status
+    assert ("Invalid value for '--stale-days'" in done.stderr) == (status == 2)
+
+
 ROWS = [
     ("UPDATE studies SET succeeded_count = succeeded_count + 1", "counts", "counts 8 trials SUCCEEDED, there are 7"),
     ("UPDATE studies SET next_number = 3 WHERE name = 'kept'", "numbers", "the next number is 3, but trial 8 exists"),

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -24,12 +25,24 @@ from asktell_server.storage import sqlite
 from asktell_server.storage.opening import is_postgresql
 
 
+class _Days(click.FloatRange):
+    """So many days as a date can be ago."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 36_500)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number as given. Fails if it is none."""
+        days = super().convert(value, param, ctx)
+        if isnan(days):  # no bound keeps it out
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return days
+
+
 @click.command()
 @options.database
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-@click.option(
-    "--stale-days", type=click.FloatRange(0), default=7.0, help="Report RUNNING trials without a lease that are older."
-)
+@click.option("--stale-days", type=_Days(), default=7.0, help="Report RUNNING trials without a lease that are older.")
 @click.option(
     "--discard-damaged-log",
     is_flag=True,
