@@ -10,6 +10,7 @@ import grpc.aio
 
 from asktell.v1 import study_service_pb2_grpc
 from asktell_server.app import App, ServerConfig
+from asktell_server.engine.admission import AdmissionConfig
 from asktell_server.engine.host import HostConfig
 
 Stub = study_service_pb2_grpc.StudyServiceStub
@@ -50,11 +51,18 @@ class InProcess:
 
 
 @asynccontextmanager
-async def in_process(database: str = ":memory:", clock: SetClock | None = None) -> AsyncIterator[InProcess]:
+async def in_process(
+    database: str = ":memory:", clock: SetClock | None = None, admission: AdmissionConfig | None = None
+) -> AsyncIterator[InProcess]:
     """A server on loopback without HTTP port, stopped at the end. Time-driven work happens only in `pass_time`."""
     clock = clock or SetClock()
     config = ServerConfig(
-        database=database, listen="127.0.0.1:0", http_listen=None, drain_grace_s=0.0, host=HostConfig(live_studies=50)
+        database=database,
+        listen="127.0.0.1:0",
+        http_listen=None,
+        drain_grace_s=0.0,
+        host=HostConfig(live_studies=50),
+        admission=admission or AdmissionConfig(),
     )
     app = App(config, clock=clock)
     await app.start()

@@ -52,6 +52,7 @@ from asktell_server.service.explaining import Explaining
 from asktell_server.service.housekeeping import Housekeeping
 from asktell_server.service.limits import Limits
 from asktell_server.service.oidc import OidcConfig, OidcTokens
+from asktell_server.service.reads import Reads
 from asktell_server.service.studies import Studies
 from asktell_server.service.transfer import read_sources
 from asktell_server.service.trials import Trials
@@ -140,12 +141,13 @@ class App:
         self.host = EngineHost(config.host, self._load, metrics, self._load_sources, admission)
         self._bell = Bell()
         commits = Commits(self.storage, self.host, self._bell, admission.waiting_writes)
+        reads = Reads(self.storage, admission.waiting_reads)
         servicer = Servicer(
-            Studies(self.storage, commits, clock, limits),
-            Trials(self.storage, commits, clock, metrics, limits),
+            Studies(self.storage, reads, commits, clock, limits),
+            Trials(self.storage, reads, commits, clock, metrics, limits),
             Asking(self.storage, commits, self.host, clock, metrics, config.ask, limits),
-            Watching(self.storage, self._bell, metrics, admission.watches),
-            Explaining(self.storage, self.host),
+            Watching(reads, self._bell, metrics, admission.watches),
+            Explaining(reads, self.host),
         )
         access = config.access
         gate, self._audit = None, None

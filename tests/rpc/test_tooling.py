@@ -34,7 +34,7 @@ METHODS = {method.name for method in study_service_pb2.DESCRIPTOR.services_by_na
 PATIENCE_S = 30.0
 
 CLOSED_LABELS = {
-    "queue": {"waiting_asks", "waiting_explanations", "waiting_writes", "watches"},
+    "queue": {"waiting_asks", "waiting_explanations", "waiting_writes", "waiting_reads", "watches"},
     "scope": {"study", "project", "server", *(f.name for f in fields(Limits))},
     "method": METHODS,
     "code": {code.name for code in grpc.StatusCode},
@@ -52,6 +52,7 @@ CLOSED_LABELS = {
         "waiting_asks",
         "waiting_explanations",
         "waiting_writes",
+        "waiting_reads",
         "watches",
         "quota",
     },

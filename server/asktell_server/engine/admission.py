@@ -1,6 +1,6 @@
 """Admission: how much may wait, for what, and who is told to come back later.
 
-There are four queues: asks and explanations that wait for a compute process, writes that wait for the database, and open
+There are five queues: asks and explanations that wait for a compute process, writes and reads that wait for the database, and open
 watches, which wait for changes. Each is bounded three times: in all, for one project, and for one study, so that no study can
 fill its project's share and no project everybody's. Who finds a queue full is refused at once (SERVER_BUSY, RESOURCE_EXHAUSTED)
 and told when to come back: after the time that those inside have lately spent there, for by then the queue has turned over.
@@ -51,6 +51,9 @@ class AdmissionConfig:
     )
     waiting_writes: QueueLimits = field(
         default=QueueLimits(8000, 4000, 2000), metadata={"what": "writes that wait for the database"}
+    )
+    waiting_reads: QueueLimits = field(
+        default=QueueLimits(1000, 500, 250), metadata={"what": "reads that wait for the database"}
     )
     watches: QueueLimits = field(default=QueueLimits(4000, 2000, 500), metadata={"what": "open WatchStudy streams"})
 
@@ -147,4 +150,5 @@ class Admission:
         self.waiting_asks = queue("waiting_asks")
         self.waiting_explanations = queue("waiting_explanations")
         self.waiting_writes = queue("waiting_writes")
+        self.waiting_reads = queue("waiting_reads")
         self.watches = queue("watches")

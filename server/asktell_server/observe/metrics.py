@@ -107,7 +107,7 @@ class Metrics:
         self._queue_depth = Gauge("asktell_queue_depth", "Asks that wait for a suggestion.", registry=registry)
         self._queue_length = Gauge(
             "asktell_queue_length",
-            "Calls inside each bounded queue: waiting_asks, waiting_explanations, waiting_writes, watches.",
+            "Calls inside each bounded queue: waiting_asks, waiting_explanations, waiting_writes, waiting_reads, watches.",
             ["queue"],
             registry=registry,
         )

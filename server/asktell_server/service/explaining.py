@@ -8,8 +8,8 @@ from asktell.names import StudyName
 from asktell_server.domain.errors import InvalidArgument, NoModel
 from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.engine.host import EngineHost
+from asktell_server.service.reads import Reads
 from asktell_server.service.studies import require
-from asktell_server.storage.base import Storage
 
 TIMEOUT_S = 120.0
 """How long a call whose caller set no deadline may wait."""
@@ -20,8 +20,8 @@ GRACE_S = 1.0
 class Explaining:
     """The use case ExplainStudy."""
 
-    def __init__(self, storage: Storage, host: EngineHost) -> None:
-        self._storage = storage
+    def __init__(self, reads: Reads, host: EngineHost) -> None:
+        self._reads = reads
         self._host = host
 
     async def explain(
@@ -32,8 +32,9 @@ class Explaining:
         Raises StudyNotFound, InvalidArgument, NoModel, ServerBusy, ComputeUnavailable.
         """
         deadline = time.monotonic() + (TIMEOUT_S if time_left_s is None else time_left_s + GRACE_S)
-        image = self._host.by_name(name.project, name.study)
-        study = image.study if image else await self._storage.read(lambda tx: tx.study(name.project, name.study))
+        of = (name.project, name.study)
+        image = self._host.by_name(*of)
+        study = image.study if image else await self._reads.run(*of, lambda tx: tx.study(*of))
         violations = request.violations(study.spec if study else None)
         if violations:
             raise InvalidArgument(violations)

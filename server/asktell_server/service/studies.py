@@ -39,6 +39,7 @@ from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up
 from asktell_server.service.limits import Limits
 from asktell_server.service.reading import pieces
+from asktell_server.service.reads import ALL, Reads
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 UPDATABLE = ("labels", "description")
@@ -154,12 +155,14 @@ class Studies:
     def __init__(
         self,
         storage: Storage,
+        reads: Reads,
         commits: Commits,
         clock: Clock,
         limits: Limits,
         draw_seed: Callable[[], int] = lambda: secrets.randbelow(2**31),
     ) -> None:
         self._storage = storage
+        self._reads = reads
         self._commits = commits
         self._clock = clock
         self._limits = limits
@@ -249,7 +252,8 @@ class Studies:
 
     async def get(self, name: StudyName) -> Study:
         """The study."""
-        return require(await self._storage.read(lambda tx: tx.study(name.project, name.study)), name)
+        found = await self._reads.run(name.project, name.study, lambda tx: tx.study(name.project, name.study))
+        return require(found, name)
 
     async def listed(
         self,
@@ -278,7 +282,7 @@ class Studies:
             return found
 
         for count in pieces(size + 1):
-            piece = await self._storage.read(partial(read, count=count, after=after))
+            piece = await self._reads.run(project or ALL, ALL, partial(read, count=count, after=after))
             for study in piece:
                 yield study
             if len(piece) < count:

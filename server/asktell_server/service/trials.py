@@ -42,6 +42,7 @@ from asktell_server.service.fronts import Fronts
 from asktell_server.service.limits import Limits
 from asktell_server.service.new_trials import NewTrial, count_violations, numbered, prepared
 from asktell_server.service.reading import Budget, filled, fitting, in_pieces
+from asktell_server.service.reads import Reads
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -100,8 +101,11 @@ def update_violations(paths: Collection[str], labels: Mapping[str, str], notes: 
 class Trials:
     """Use cases on trials."""
 
-    def __init__(self, storage: Storage, commits: Commits, clock: Clock, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, storage: Storage, reads: Reads, commits: Commits, clock: Clock, metrics: Metrics, limits: Limits
+    ) -> None:
         self._storage = storage
+        self._reads = reads
         self._limits = limits
         self._commits = commits
         self._clock = clock
@@ -296,7 +300,7 @@ class Trials:
             trial = _require_trial(tx.trial(study.id, name.number, full=False), name)
             return filled(tx, study.id, trial, Budget(), after_step=-1 if after_step is None else after_step)
 
-        return await self._storage.read(work)
+        return await self._reads.run(name.project, name.study, work)
 
     async def page(
         self, name: StudyName, states: Collection[TrialState], page_size: int, page_token: str, *, full: bool
@@ -312,7 +316,7 @@ class Trials:
             found = in_pieces(tx, study.id, states=states, after_number=after, limit=size + 1)
             return fitting(found, size, partial(filled, tx, study.id)) if full else fitting(found, size)
 
-        page, more = await self._storage.read(work)
+        page, more = await self._reads.run(name.project, name.study, work)
         return page, paging.token((page[-1].number,), *query) if more else ""
 
     async def best(self, name: StudyName, page_size: int, page_token: str) -> tuple[list[Trial], str]:
@@ -332,7 +336,7 @@ class Trials:
             found = (trial for trial in brief if trial is not None)
             return fitting(found, size, partial(filled, tx, study.id))
 
-        page, more = await self._storage.read(work)
+        page, more = await self._reads.run(name.project, name.study, work)
         return page, paging.token((page[-1].number,), *query) if more else ""
 
     async def update(self, name: TrialName, paths: Collection[str], labels: Mapping[str, str], notes: str) -> Trial:

@@ -18,8 +18,9 @@ from asktell_server.engine.admission import Queue
 from asktell_server.observe.metrics import Metrics
 from asktell_server.service.commits import Bell
 from asktell_server.service.reading import REPLY_BYTES, Budget, filled, in_pieces, measurement_bytes, trial_bytes
+from asktell_server.service.reads import Reads
 from asktell_server.service.studies import require
-from asktell_server.storage.base import Snapshot, Storage
+from asktell_server.storage.base import Snapshot
 
 PROGRESS_S = 10.0
 _TRIALS_PER_MESSAGE = 200
@@ -46,9 +47,9 @@ def after_violations(after_revision: int) -> list[Violation]:
 class Watching:
     """The use case WatchStudy."""
 
-    def __init__(self, storage: Storage, bell: Bell, metrics: Metrics, watches: Queue) -> None:
+    def __init__(self, reads: Reads, bell: Bell, metrics: Metrics, watches: Queue) -> None:
         self._watches = watches
-        self._storage = storage
+        self._reads = reads
         self._bell = bell
         self._metrics = metrics
 
@@ -57,7 +58,8 @@ class Watching:
         violations = after_violations(after_revision)
         if violations:
             raise InvalidArgument(violations)
-        study = require(await self._storage.read(lambda tx: tx.study(name.project, name.study)), name)
+        found = await self._reads.run(name.project, name.study, lambda tx: tx.study(name.project, name.study))
+        study = require(found, name)
         if after_revision > study.revision:
             raise RevisionInFuture(
                 f"study {name} is at revision {study.revision}, before {after_revision}; it may have been made anew: "
@@ -94,8 +96,10 @@ class Watching:
         until = 0
         at: _Position | None = _Position()
         while True:
-            found = await self._storage.read(
-                lambda tx, until=until, at=at: _read(tx, study_id, seen, until, at)  # type: ignore[misc]
+            found = await self._reads.run_inside(
+                name.project,
+                name.study,
+                lambda tx, until=until, at=at: _read(tx, study_id, seen, until, at),  # type: ignore[misc]
             )
             if found is None:
                 raise StudyNotFound(str(name))

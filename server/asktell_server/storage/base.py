@@ -31,6 +31,9 @@ from asktell_server.domain.trial import Trial, TrialState
 
 T = TypeVar("T")
 
+READERS = 4
+"""Reads that a storage runs at the same time, unless it is told otherwise."""
+
 
 @dataclass(frozen=True)
 class StoredRequest:
@@ -222,8 +225,11 @@ class Storage(Protocol):
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` in a transaction; returns after the commit is durable. Raises StorageUnavailable, or what `work` raises."""
 
-    async def read(self, work: Callable[[Snapshot], T]) -> T:
-        """Runs `work` on a consistent view."""
+    def read(self, work: Callable[[Snapshot], T]) -> asyncio.Future[T]:
+        """Runs `work` on a consistent view. Raises StorageUnavailable when closed.
+
+        Cancelling the future does not stop work that has begun.
+        """
 
 
 class CommitObserver(Protocol):

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage import sqlite, wal
-from asktell_server.storage.base import CommitObserver, Heard, Snapshot, Transaction
+from asktell_server.storage.base import READERS, CommitObserver, Heard, Snapshot, Transaction
 from asktell_server.storage.group_commit import GroupCommitWriter
 from asktell_server.storage.statements import Statements
 from asktell_server.storage.transaction import SqlTransaction
@@ -37,7 +37,7 @@ class SqlStorage:
     with the writes.
     """
 
-    def __init__(self, url: str, *, observer: CommitObserver, max_batch: int = 256, readers: int = 4) -> None:
+    def __init__(self, url: str, *, observer: CommitObserver, max_batch: int = 256, readers: int = READERS) -> None:
         self._path = sqlite.path_of(url)
         self._observer = observer
         self._max_batch = max_batch
@@ -101,11 +101,11 @@ class SqlStorage:
         """Runs `work` in a transaction; returns after the commit is durable. Raises StorageUnavailable, or what it raises."""
         return await self.submit(work)
 
-    async def read(self, work: Callable[[Snapshot], T]) -> T:
-        """Runs `work` on a consistent view."""
+    def read(self, work: Callable[[Snapshot], T]) -> asyncio.Future[T]:
+        """Runs `work` on a consistent view. Raises StorageUnavailable when closed."""
         if self._reader_threads is None:
-            return await self.write(work)
-        return await asyncio.get_running_loop().run_in_executor(self._reader_threads, self._read, work)
+            return self.submit(work)
+        return asyncio.get_running_loop().run_in_executor(self._reader_threads, self._read, work)
 
     def _transaction(self, connection: sqlite3.Connection) -> SqlTransaction:
         return SqlTransaction(connection.cursor(), self._statements, sqlite3)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from asktell_server.domain.errors import StorageUnavailable
-from asktell_server.storage.base import CommitObserver, Heard, Snapshot, Transaction
+from asktell_server.storage.base import READERS, CommitObserver, Heard, Snapshot, Transaction
 from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
 from asktell_server.storage.postgresql.listening import Listener, serving
 from asktell_server.storage.postgresql.transaction import PlainTransaction
@@ -65,7 +65,7 @@ class PostgresStorage:
     same time. Belongs to the event loop that starts it.
     """
 
-    def __init__(self, url: str, *, observer: CommitObserver, max_batch: int = 256, readers: int = 4) -> None:
+    def __init__(self, url: str, *, observer: CommitObserver, max_batch: int = 256, readers: int = READERS) -> None:
         self._target = Target(url)
         self._observer = observer
         self._max_batch = max_batch
@@ -142,11 +142,11 @@ class PostgresStorage:
         """Runs `work` in a transaction; returns after the commit is durable. Raises StorageUnavailable, or what it raises."""
         return await self.submit(work)
 
-    async def read(self, work: Callable[[Snapshot], T]) -> T:
+    def read(self, work: Callable[[Snapshot], T]) -> asyncio.Future[T]:
         """Runs `work` on a consistent view; again, once, if the connection is lost meanwhile."""
         if self._reader_threads is None:
             raise StorageUnavailable("the storage is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._reader_threads, self._read, work)
+        return asyncio.get_running_loop().run_in_executor(self._reader_threads, self._read, work)
 
     def _read(self, work: Callable[[Snapshot], T]) -> T:
         connection = self._readers.get()

@@ -1,0 +1,95 @@
+"""Reads for callers: they wait in a bounded queue, take turns, and leave the storage a reader for the server's own.
+
+A storage reads for a few at a time, and a long trial keeps a reader for most of a second. What must not wait behind such reads goes to the
+storage at once: heartbeats, asks that catch up, what is known of callers, housekeeping. All else that callers read goes through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.engine.admission import Queue
+from asktell_server.storage.base import READERS, Snapshot, Storage
+
+T = TypeVar("T")
+
+ALL = "-"
+"""In the place of a project or study: the read is of all of them."""
+
+
+class Reads:
+    """Runs the reads of calls, at most `at_once` together."""
+
+    def __init__(self, storage: Storage, waiting: Queue, at_once: int = READERS - 1) -> None:
+        self._storage = storage
+        self._waiting = waiting
+        self._turns = _Turns(at_once)
+
+    async def run(self, project: str, study: str, work: Callable[[Snapshot], T]) -> T:
+        """Runs a call's `work` on a consistent view. Raises ServerBusy."""
+        with self._waiting.entered(project, study):
+            return await self.run_inside(project, study, work)
+
+    async def run_inside(self, project: str, study: str, work: Callable[[Snapshot], T]) -> T:
+        """As `run`, for a call that has a place in another queue."""
+        await self._turns.begin(project, study)
+        try:
+            read = self._storage.read(work)
+        except StorageUnavailable:
+            self._turns.end()
+            raise
+        # The turn ends with the read, which goes on if the caller gives up.
+        read.add_done_callback(lambda _: self._turns.end())
+        return await asyncio.shield(read)
+
+
+class _Turns:
+    """Projects take turns, within a project studies, within a study calls go in order of arrival."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._projects: OrderedDict[str, OrderedDict[str, dict[asyncio.Future[None], bool]]] = OrderedDict()
+
+    async def begin(self, project: str, study: str) -> None:
+        """Returns when it is the caller's turn, for which there has to be an `end`."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._projects.setdefault(project, OrderedDict()).setdefault(study, {})[turn] = True
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._discard(project, study, turn)
+            else:  # it was this caller's turn at that very moment
+                self.end()
+            raise
+
+    def end(self) -> None:
+        """Ends a turn; the next one begins."""
+        while self._projects:
+            project, studies = next(iter(self._projects.items()))
+            study, waiting = next(iter(studies.items()))
+            turn = next(iter(waiting))
+            studies.move_to_end(study)
+            self._projects.move_to_end(project)
+            self._discard(project, study, turn)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _discard(self, project: str, study: str, turn: asyncio.Future[None]) -> None:
+        studies = self._projects.get(project, OrderedDict())
+        waiting = studies.get(study, {})
+        if not waiting.pop(turn, False):  # it was taken out before
+            return
+        if not waiting:
+            del studies[study]
+        if not studies:
+            del self._projects[project]
