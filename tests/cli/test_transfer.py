@@ -148,12 +148,10 @@ def test_what_a_terminal_would_take_for_a_command(
     run("export", "digits", path)
 
     printed = run("export", "digits", "--format", "csv")
-    listed = run("trial", "list", "digits")
     refused = run("ask", "digits", exit_code=1)
 
     assert colour.encode() in printed.stdout_bytes
     assert printed.stdout_bytes == path.read_bytes()
-    assert colour in listed.stdout
     assert "STOPPED ( [31mred ]0;title  )" in refused.stderr
 
 

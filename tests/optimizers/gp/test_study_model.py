@@ -141,6 +141,25 @@ def test_a_search_goes_on_where_the_optimum_fails(works: Callable[[float, float]
     assert min(best.values()) < min(value for number, value in best.items() if number <= 25)
 
 
+@pytest.mark.parametrize("tosses", [1, 2])
+def test_failures_that_nothing_foretells_leave_the_search_alone(tosses: int) -> None:
+    """Three of five trials fail by the toss of a coin: in four dimensions 50 trials come near the optimum."""
+    space = SearchSpace(tuple(FloatParameter(name, 0.0, 1.0) for name in "abcd"))
+    coin = np.random.default_rng(tosses)
+    made = optimizer(study(space), [])
+    best = math.inf
+    for number in range(1, 51):
+        point = made.ask(number, []).suggestion.point
+        loss = sum((float(point[name]) - 0.37) ** 2 for name in "abcd")
+        if coin.random() > 0.6:
+            best = min(best, loss)
+            made.tell([succeeded(number, point, loss)])
+        else:
+            made.tell([failed(number, point)])
+
+    assert best < 0.01
+
+
 def test_caution_grows_with_failures_and_ends_with_successes() -> None:
     """The weight of the probability of success doubles with each failure, to 256 times; each result halves it, to once."""
     made = optimizer(study(SQUARE), told(spread(SQUARE, 8), bowl))

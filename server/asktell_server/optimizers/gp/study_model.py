@@ -80,11 +80,13 @@ CORNER = 1e-6
 """How near the best points a search with constraints looks."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
+FORESEEN = 0.2
+"""From this share of foreseen variance on a model of labels is relied on in full."""
 MAX_CAUTION = 8
 """The probability of success counts to the power 2^c. Each failure raises c by one, up to this, each other result lowers it: where what
 promises most always fails, about half of the trials go elsewhere. Else all would go there in the end, since next to good results
-improvements become so small that no probability above 0 outweighs them. So does the probability that a constraint is kept, if all that
-is measured is whether it is.
+improvements become so small that no probability above 0 outweighs them. c counts as far as failures can be foreseen. So does the
+probability that a constraint is kept, if all that is measured is whether it is.
 """
 
 
@@ -341,22 +343,22 @@ class StudyModel:
             for posterior, caution in self._constraint_posteriors(ahead)
         ]
         if self._failures:
-            terms.append(
-                LogProbabilityBelow(_believing(self._label.posterior()[0], ahead), LABEL_VARIANCE, 2.0**self._caution)
-            )
+            posterior = self._label.posterior()[0]
+            weight = 2.0 ** (self._caution * _foresight(posterior))
+            terms.append(LogProbabilityBelow(_believing(posterior, ahead), LABEL_VARIANCE, weight))
         return terms
 
-    def _constraint_posteriors(self, ahead: Inputs | None) -> list[tuple[Posterior, int]]:
+    def _constraint_posteriors(self, ahead: Inputs | None) -> list[tuple[Posterior, float]]:
         """Each with its caution: of a constraint that tells more than a label none is needed. While nothing is feasible, what is pending
         is expected to be worse than the mean by a deviation: else all trials in parallel would go where one is likeliest to be feasible.
         """
         lie = 0.0 if self._eligible.any() else 1.0
-        found: list[tuple[Posterior, int]] = []
+        found: list[tuple[Posterior, float]] = []
         for model, caution in zip(self.constraints, self._cautions, strict=True):
             if len(model):
                 posterior, transform = model.posterior()
-                is_label = isinstance(transform, LabelTransform)
-                found.append((_believing(posterior, ahead, lie), caution if is_label else 0))
+                counts = caution * _foresight(posterior) if isinstance(transform, LabelTransform) else 0.0
+                found.append((_believing(posterior, ahead, lie), counts))
         return found
 
     def _improvement(
@@ -459,6 +461,22 @@ class StudyModel:
 def _cautious(caution: int, is_failure: bool) -> int:
     """The exponent c of MAX_CAUTION after one more trial."""
     return min(caution + 1, MAX_CAUTION) if is_failure else max(caution - 1, 0)
+
+
+def _foresight(labels: Posterior) -> float:
+    """How far a model of labels can be relied on, 0 to 1: by the share of their variance that it foresees when each is left out in turn.
+    Failures at random it cannot foresee, and caution about what it makes of them would be a search at random.
+    """
+    y = labels.y[0]
+    n = len(y)
+    if n < 2:
+        return 0.0
+    missed = np.square(y - labels.leave_one_out()[0].mean(axis=0)).sum()
+    # What the mean of the others misses.
+    plain = np.square((y - y.mean()) * (n / (n - 1))).sum()
+    if not plain > 0:
+        return 1.0
+    return float(np.clip((1.0 - missed / plain) / FORESEEN, 0.0, 1.0))
 
 
 def _believing(posterior: Posterior, ahead: Inputs | None, worse: float = 0.0) -> Posterior:
