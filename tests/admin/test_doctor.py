@@ -108,7 +108,7 @@ ROWS = [
         "trials 6 and 7 got their results at one revision",
     ),
     ("UPDATE studies SET best_number = 7, best_value = '0.8' WHERE name = 'kept'", "best", "but 1 is better"),
-    ("UPDATE studies SET successes_at_best = 3 WHERE name = 'kept'", "best", "3 trials are said to have succeeded"),
+    ("UPDATE studies SET successes_at_best = 30 WHERE name = 'kept'", "best", "30 trials are said to have succeeded"),
     ("UPDATE studies SET project = 'not an id'", "names", "'not an id' is no id of a project"),
     ("UPDATE studies SET name = '' WHERE name = 'kept'", "names", "'' is no id of a study"),
     ("UPDATE studies SET labels = '[]' WHERE name = 'kept'", "labels", "its labels are [], not names with values"),

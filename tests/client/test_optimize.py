@@ -198,7 +198,7 @@ def test_ctrl_c_in_the_calling_thread(study: asktell.Study) -> None:
 def test_ctrl_c_while_threads_run(study: asktell.Study) -> None:
     """All running trials are told, nobody waits for the objectives, and they can see that they should stop."""
     release, ended = threading.Event(), threading.Semaphore(0)
-    barrier = threading.Barrier(3, action=_thread.interrupt_main)
+    barrier = threading.Barrier(3, action=_thread.interrupt_main, timeout=30)
     stopped: list[bool] = []
 
     def objective(trial: asktell.Trial) -> float:

@@ -42,9 +42,14 @@ class Reads:
         except StorageUnavailable:
             self._turns.end()
             raise
-        # The turn ends with the read, which goes on if the caller gives up.
-        read.add_done_callback(lambda _: self._turns.end())
+        read.add_done_callback(self._ended)
         return await asyncio.shield(read)
+
+    def _ended(self, read: asyncio.Future[T]) -> None:
+        """The turn ends with the read, which goes on if the caller gives up; then nobody else asks what came of it."""
+        self._turns.end()
+        if not read.cancelled():
+            read.exception()
 
 
 class _Turns:
