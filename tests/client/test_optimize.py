@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import io
+import signal
 import sys
 import threading
 from typing import Any
@@ -193,6 +194,12 @@ def test_ctrl_c_in_the_calling_thread(study: asktell.Study) -> None:
         study.optimize(objective, n_trials=5)
 
     assert [(trial.state, trial.state_reason) for trial in study.trials()] == [(TrialState.FAILED, "interrupted")]
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> None:
+    """An event loop of another test in this process may have left the signal to the system, and then nothing comes of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_ctrl_c_while_threads_run(study: asktell.Study) -> None:
