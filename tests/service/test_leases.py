@@ -440,10 +440,7 @@ async def test_what_is_old_is_forgotten_piece_by_piece(running: InProcess, monke
     left = []
     for _ in range(3):
         await running.forget()
-        stored = [
-            await running.app.storage.read(lambda tx, i=i: tx.request(f"Ask {study}", f"ask-{i}"))  # type: ignore[misc]
-            for i in range(7)
-        ]
+        stored = await running.app.storage.read(lambda tx: [tx.request(f"Ask {study}", f"ask-{i}") for i in range(7)])
         left.append(sum(each is not None for each in stored))
 
     assert left == [3, 0, 0]

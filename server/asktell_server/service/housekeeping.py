@@ -13,6 +13,7 @@ import asyncio
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -23,7 +24,7 @@ from asktell_server.observe.metrics import Metrics
 from asktell_server.service import requests
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.failures import given_up, solved, superseded_by
-from asktell_server.storage.base import Storage, Transaction
+from asktell_server.storage.base import Snapshot, Storage, Transaction
 
 log = structlog.get_logger()
 
@@ -75,11 +76,11 @@ class Housekeeping:
         self._extended_until = {study: until for study, until in self._extended_until.items() if until > now}
         expired = spared = 0
         while True:
-            due = await self._storage.read(lambda tx, skip=spared: tx.expired_leases(now, _BATCH, skip))  # type: ignore[misc]
+            due = await self._storage.read(partial(_due, now=now, skip=spared))
             # Together, so that they share commits.
             outcomes = await asyncio.gather(
                 *(
-                    self._commits.run_own(lambda tx, s=study_id, n=number: self._expire(tx, s, n))  # type: ignore[misc]
+                    self._commits.run_own(partial(self._expire, study_id=study_id, number=number))
                     for study_id, number in due
                     if study_id not in self._extended_until
                 )
@@ -162,3 +163,7 @@ class Housekeeping:
         if now < extended:
             self._extended_until[study.id] = extended
         return now >= max(until, extended)
+
+
+def _due(tx: Snapshot, now: datetime, skip: int) -> list[tuple[int, int]]:
+    return tx.expired_leases(now, _BATCH, skip)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from asktell.names import StudyName
 from asktell_server.domain.errors import Draining, InvalidArgument, RevisionInFuture, StudyNotFound, Violation
@@ -94,24 +95,25 @@ class Watching:
     async def _news(self, name: StudyName, study_id: int, seen: int) -> AsyncIterator[Seen]:
         """All that changed after the revision `seen`, in messages of which only the last has a later revision."""
         until = 0
-        at: _Position | None = _Position()
+        at = _Position()
         while True:
             found = await self._reads.run_inside(
                 name.project,
                 name.study,
-                lambda tx, until=until, at=at: _read(tx, study_id, seen, until, at),  # type: ignore[misc]
+                partial(_read, study_id=study_id, seen=seen, until=until, at=at),
             )
             if found is None:
                 raise StudyNotFound(str(name))
-            study, trials, at = found
+            study, trials, further = found
             if study.revision <= seen:
                 return
             until = until or study.revision
-            if at is None:
+            if further is None:
                 yield Seen(until, study, trials)
                 return
             if trials:
                 yield Seen(seen, study, trials)
+            at = further
 
 
 @dataclass(frozen=True)

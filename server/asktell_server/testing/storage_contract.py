@@ -377,7 +377,7 @@ class StorageContract:
         )
         await add_study(storage, a_study("other"), expired)
 
-        counts = [await storage.read(lambda tx, but=but: tx.count_given_up(stored.id, 2, but)) for but in (0, 2, 4)]  # type: ignore[misc]
+        counts = await storage.read(lambda tx: [tx.count_given_up(stored.id, 2, but) for but in (0, 2, 4)])
 
         assert counts == [2, 1, 2]
         assert sum(trial.is_given_up(2) for trial in await storage.read(lambda tx: tx.history(stored.id, 0))) == 2

@@ -1,4 +1,5 @@
-"""How much wider than a model says its intervals have to be to hold what they promise, by its own results left out one by one.
+"""What a model's own results, left out one by one, say of it: how much wider its intervals have to be to hold what they promise, and,
+of labels, how far it foresees them (`foresight`).
 
 The width of a Gaussian process's predictions rests on one set of hyperparameters, or a few, that explain the data best, which
 makes it too sure of itself where the data leave much open, and too cautious once a search has converged. Errors of predictions of
@@ -31,6 +32,8 @@ PRIOR = 2.0
 """How many errors weigh as much as what is expected beforehand: log factor ~ N(0, 0.6^2), where log q has variance 0.8 / n."""
 FEWEST = 10
 """With fewer results nothing is scaled: of the others, nine at least, the 0.9 quantile is to lie among them."""
+FORESEEN = 0.2
+"""From this share of foreseen variance on a model of labels is relied on in full."""
 LEAST, MOST = 0.5, 10.0
 """A search's results crowd where it converged, and what errs little there may err more elsewhere; and a few results that nothing
 explains are no reason to call everything unknown.
@@ -64,3 +67,19 @@ def _factor(errors: Array) -> float:
     n = len(errors)
     size = float(np.quantile(np.abs(errors), 0.9, method="weibull"))
     return math.pow(min(max(size / Z_90, LEAST), MOST), n / (n + PRIOR))
+
+
+def foresight(labels: Posterior) -> float:
+    """How far a model of labels can be relied on, 0 to 1: by the share of their variance that it foresees when each is left out in turn.
+    Failures at random it cannot foresee, and caution about what it makes of them would be a search at random.
+    """
+    y = labels.y[0]
+    n = len(y)
+    if n < 2:
+        return 0.0
+    missed = np.square(y - labels.leave_one_out()[0].mean(axis=0)).sum()
+    # What the mean of the others misses.
+    plain = np.square((y - y.mean()) * (n / (n - 1))).sum()
+    if not plain > 0:
+        return 1.0
+    return float(np.clip((1.0 - missed / plain) / FORESEEN, 0.0, 1.0))

@@ -38,7 +38,7 @@ from asktell_server.optimizers.gp.acquisition import (
     Term,
     total,
 )
-from asktell_server.optimizers.gp.calibration import deviation_factor, standardised_errors
+from asktell_server.optimizers.gp.calibration import deviation_factor, foresight, standardised_errors
 from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.gp.fit import Priors
@@ -80,8 +80,6 @@ CORNER = 1e-6
 """How near the best points a search with constraints looks."""
 LABEL_VARIANCE = 0.25
 """Added to the variance of the label's model: a handful of failures is no certainty."""
-FORESEEN = 0.2
-"""From this share of foreseen variance on a model of labels is relied on in full."""
 MAX_CAUTION = 8
 """The probability of success counts to the power 2^c. Each failure raises c by one, up to this, each other result lowers it: where what
 promises most always fails, about half of the trials go elsewhere. Else all would go there in the end, since next to good results
@@ -344,7 +342,7 @@ class StudyModel:
         ]
         if self._failures:
             posterior = self._label.posterior()[0]
-            weight = 2.0 ** (self._caution * _foresight(posterior))
+            weight = 2.0 ** (self._caution * foresight(posterior))
             terms.append(LogProbabilityBelow(_believing(posterior, ahead), LABEL_VARIANCE, weight))
         return terms
 
@@ -357,7 +355,7 @@ class StudyModel:
         for model, caution in zip(self.constraints, self._cautions, strict=True):
             if len(model):
                 posterior, transform = model.posterior()
-                counts = caution * _foresight(posterior) if isinstance(transform, LabelTransform) else 0.0
+                counts = caution * foresight(posterior) if isinstance(transform, LabelTransform) else 0.0
                 found.append((_believing(posterior, ahead, lie), counts))
         return found
 
@@ -461,22 +459,6 @@ class StudyModel:
 def _cautious(caution: int, is_failure: bool) -> int:
     """The exponent c of MAX_CAUTION after one more trial."""
     return min(caution + 1, MAX_CAUTION) if is_failure else max(caution - 1, 0)
-
-
-def _foresight(labels: Posterior) -> float:
-    """How far a model of labels can be relied on, 0 to 1: by the share of their variance that it foresees when each is left out in turn.
-    Failures at random it cannot foresee, and caution about what it makes of them would be a search at random.
-    """
-    y = labels.y[0]
-    n = len(y)
-    if n < 2:
-        return 0.0
-    missed = np.square(y - labels.leave_one_out()[0].mean(axis=0)).sum()
-    # What the mean of the others misses.
-    plain = np.square((y - y.mean()) * (n / (n - 1))).sum()
-    if not plain > 0:
-        return 1.0
-    return float(np.clip((1.0 - missed / plain) / FORESEEN, 0.0, 1.0))
 
 
 def _believing(posterior: Posterior, ahead: Inputs | None, worse: float = 0.0) -> Posterior:
