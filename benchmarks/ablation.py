@@ -63,6 +63,7 @@ VARIANTS: Mapping[str, Callable[[Effort], Effort]] = {
     "long-lengthscales": lambda e: replace(
         e, priors=replace(e.priors, lengthscale=(math.sqrt(2), math.sqrt(3)), noise=(-8.0, 3.0))
     ),
+    "exact-until-shown-otherwise": lambda e: replace(e, priors=replace(e.priors, much_noise=None)),
     "best-set-only": lambda e: replace(e, fit=replace(e.fit, averaged=0, averaged_noisy=0)),
     "average-never-longer": lambda e: replace(e, fit=replace(e.fit, averaged_noisy=e.fit.averaged)),
     "average-longer": lambda e: replace(e, fit=replace(e.fit, averaged=60)),

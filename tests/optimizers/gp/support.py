@@ -120,9 +120,9 @@ class Scene:
         self.layout = Layout.of(self.cube)
         self.kernel = Kernel(self.layout)
         self.priors = Priors()
-        self.table = self.priors.packed(self.kernel)
-        means, _, lower, upper = self.table
-        self.packed = np.clip(means + 0.6 * self.rng.standard_normal((sets, len(means))), lower, upper)
+        self.prior = self.priors.of(self.kernel)
+        start = self.prior.means + 0.6 * self.rng.standard_normal((sets, len(self.prior.means)))
+        self.packed = np.clip(start, self.prior.lower, self.prior.upper)
         # Noise that leaves sixteen digits room for a comparison to ten of them.
         self.packed[:, self.layout.size + 2] = self.rng.uniform(-4.0, -2.0, sets)
         self.theta = Hyperparameters.unpacked(self.packed, self.layout)

@@ -51,13 +51,12 @@ def test_the_log_posterior_stays_on_its_device(space: SearchSpace) -> None:
         scene.kernel,
         torch.tensor(packed),
         scene.data.tensors(),
-        (torch.tensor(scene.table[0]), torch.tensor(scene.table[1])),
+        scene.prior.tensors(),
     )
 
     with PretendedGpu():
-        means, deviations = (torch.tensor(part, device=CUDA) for part in scene.table[:2])
         there = log_posterior(
-            scene.kernel, torch.tensor(packed, device=CUDA), scene.data.tensors(CUDA), (means, deviations)
+            scene.kernel, torch.tensor(packed, device=CUDA), scene.data.tensors(CUDA), scene.prior.tensors(CUDA)
         )
         assert [part.device.type for part in there] == [CUDA] * 2
         found = [part.cpu().numpy() for part in there]
@@ -75,13 +74,13 @@ def test_the_log_posterior_keeps_torch_s_rules_about_devices(space: SearchSpace)
     def fake(part: Array) -> Tensor:
         return torch.empty(part.shape, dtype=torch.float64, device=CUDA)
 
-    inputs = scene.inputs
+    inputs, prior = scene.inputs, scene.prior
     with fake_cuda(), numerics():
         value, gradient = log_posterior(
             scene.kernel,
             fake(scene.packed),
             Data(Inputs(fake(inputs.x), fake(inputs.active), fake(inputs.choice)), fake(scene.y), fake(scene.y)),
-            (fake(scene.table[0]), fake(scene.table[1])),
+            replace(prior, **{name: fake(getattr(prior, name)) for name in ("means", "deviations", "lower", "upper")}),
         )
 
     for found, shape in ((value, (2,)), (gradient, scene.packed.shape)):
@@ -146,12 +145,11 @@ def test_a_real_gpu_finds_the_same_log_posterior(space: SearchSpace) -> None:
     """Value and gradient, as far as rounding allows; impossible sets are known there too; twice the same to the last bit."""
     scene = Scene(space, n=60, sets=3)
     packed = impossible(scene)
-    here = log_posterior(scene.kernel, packed, scene.data, scene.table[:2])
+    here = log_posterior(scene.kernel, packed, scene.data, scene.prior)
 
     def there() -> list[Array]:
-        means, deviations = (torch.tensor(part, device=CUDA) for part in scene.table[:2])
         found = log_posterior(
-            scene.kernel, torch.tensor(packed, device=CUDA), scene.data.tensors(CUDA), (means, deviations)
+            scene.kernel, torch.tensor(packed, device=CUDA), scene.data.tensors(CUDA), scene.prior.tensors(CUDA)
         )
         return [part.cpu().numpy() for part in found]
 

@@ -184,6 +184,27 @@ def test_a_study_explains_itself() -> None:
     assert explanation.reference_trial == best.number
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_is_not_taken_for_what_useless_parameters_do(seed: int) -> None:
+    """Results at random points, nine tenths as much noise as there is of a line along one of three parameters."""
+    rng = np.random.default_rng([seed, 30, 3])
+    space = SearchSpace(tuple(FloatParameter(name, 0.0, 1.0) for name in "abc"))
+    units = rng.random((30, 3))
+    values = 2.0 * units[:, 0] + 0.9 * np.std(2.0 * units[:, 0]) * rng.standard_normal(30)
+    optimizer = GpAsk(StudySpec(space, (Objective("loss", Direction.MINIMIZE),), algorithm=GpOptimizer(), seed=seed))
+    optimizer.tell(
+        [
+            Observation(i, dict(zip("abc", row, strict=True)), TrialState.SUCCEEDED, Measurement({"loss": value}))
+            for i, (row, value) in enumerate(zip(units.tolist(), values.tolist(), strict=True), 1)
+        ]
+    )
+
+    (metric,) = optimizer.explain(ExplainRequest(points=2)).metrics
+
+    importance = {i.parameter: i.total_effect for i in metric.importances}
+    assert max(importance["b"], importance["c"]) < 0.25 < 0.7 < importance["a"]
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e300])
 def test_a_metric_that_never_varied_has_no_causes(value: float) -> None:
     """The model's functions would vary as its prior does; the results do not."""

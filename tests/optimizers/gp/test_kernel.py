@@ -123,11 +123,19 @@ def log_posterior_of(
     scene: Scene,
     packed: Array,  # (H, P)
     data: Data | None = None,
-    priors: tuple[Array, Array] | None = None,  # 2 x (P,)
 ) -> tuple[Array, Array]:  # (H,), (H, P)
-    """The log posterior of rows of hyperparameters and its gradient, by default given the scene's observations and priors."""
-    means, deviations = priors or scene.table[:2]
-    return log_posterior(scene.kernel, packed, data or scene.data, (means, deviations))
+    """The log posterior of rows of hyperparameters and its gradient, by default given the scene's observations."""
+    return log_posterior(scene.kernel, packed, data or scene.data, scene.prior)
+
+
+def log_prior_of(scene: Scene, packed: Tensor) -> Tensor:  # (H, P) -> (H,)
+    """The sums written out, up to a constant."""
+    means, deviations = torch.from_numpy(scene.prior.means), torch.from_numpy(scene.prior.deviations)
+    each = -0.5 * ((packed - means) / deviations).square()
+    noise = packed[:, scene.layout.size + 2, None]
+    halves = torch.tensor([[-12.0, -2.0], [3.0, 2.0]], dtype=torch.float64)
+    mixture = (torch.exp(-0.5 * ((noise - halves[0]) / halves[1]).square()) / halves[1]).sum(dim=1)
+    return each.sum(dim=1) - each[:, scene.layout.size + 2] + torch.log(mixture)
 
 
 def kernel_parts(
@@ -175,14 +183,13 @@ def test_both_libraries_find_the_same_log_posterior(space: SearchSpace) -> None:
     scene = Scene(space)
     packed = np.concatenate([scene.packed, scene.packed[:1]])
     packed[-1, scene.layout.size] = np.nan
-    means, deviations = scene.table[:2]
 
     by_numpy = log_posterior_of(scene, packed)
     by_torch = log_posterior(
         scene.kernel,
         torch.from_numpy(packed),
         scene.data.tensors(),
-        (torch.from_numpy(means), torch.from_numpy(deviations)),
+        scene.prior.tensors(),
     )
 
     for one, other in zip(by_numpy, by_torch, strict=True):
@@ -235,8 +242,7 @@ def test_the_posterior_is_that_of_gpytorch(space: SearchSpace) -> None:
     scene = Scene(space)
     posterior = scene.posterior()
     mean, covariance = posterior.joint(scene.new)
-    flat = np.zeros_like(scene.table[0]), np.full_like(scene.table[0], np.inf)
-    value, _ = log_posterior_of(scene, scene.packed, priors=flat)
+    value = log_posterior_of(scene, scene.packed)[0] - scene.prior.log_density(scene.packed)[0]
 
     for s in range(2):
         model = Exact(scene, s, float(posterior.constant[s])).double()
@@ -266,7 +272,6 @@ def test_the_posterior_is_that_of_dense_algebra(space: SearchSpace) -> None:
     expected = scene.dense(scene.theta, scene.new, scene.new) - cross @ inverse @ cross.mT
     value = -0.5 * (residual[:, None] @ inverse @ residual[:, :, None])[:, 0, 0]
     value -= 0.5 * np.linalg.slogdet(2.0 * np.pi * covariance)[1]
-    off = (scene.packed - scene.table[0]) / scene.table[1]
 
     mean, joint = posterior.joint(scene.new)
     alone, variance = posterior.predict(scene.new)
@@ -276,7 +281,7 @@ def test_the_posterior_is_that_of_dense_algebra(space: SearchSpace) -> None:
     assert np.allclose(joint, expected, **TIGHT)
     assert np.allclose(alone, mean, rtol=1e-12)
     assert np.allclose(variance, joint.diagonal(axis1=1, axis2=2), rtol=1e-10)
-    assert np.allclose(found, value - 0.5 * np.square(off).sum(axis=1), **TIGHT)
+    assert np.allclose(found, value + scene.prior.log_density(scene.packed)[0], **TIGHT)
 
 
 def test_the_mean_where_was_observed(space: SearchSpace) -> None:
@@ -287,6 +292,24 @@ def test_the_mean_where_was_observed(space: SearchSpace) -> None:
 
     for one in (posterior, longer):
         assert np.allclose(one.mean_observed(), one.predict(one.geometry.inputs)[0], **TIGHT)
+
+
+def test_the_prior_is_a_density_of_which_half_the_noise_is_much(space: SearchSpace) -> None:
+    """Against the sums written out, from next to no noise to more than there can be: values up to a constant, and gradients."""
+    scene = Scene(space, sets=9)
+    rows = scene.packed.copy()
+    rows[:, scene.layout.size + 2] = np.linspace(math.log(LEAST_NOISE), 1.0, 9)
+
+    value, gradient = scene.prior.log_density(rows)
+
+    packed = torch.tensor(rows, requires_grad=True)
+    expected = log_prior_of(scene, packed)
+    (slope,) = torch.autograd.grad(expected.sum(), packed)
+    off = value - expected.detach().numpy()
+    assert np.allclose(off, off[0], **TIGHT)
+    assert np.allclose(gradient, slope.numpy(), **TIGHT)
+    for one, other in zip(scene.prior.tensors().log_density(torch.from_numpy(rows)), (value, gradient), strict=True):
+        assert np.allclose(one.numpy(), other, rtol=1e-12)
 
 
 def test_the_constant_maximises_the_likelihood(space: SearchSpace) -> None:
@@ -316,9 +339,7 @@ def test_the_gradient_of_the_log_posterior(space: SearchSpace) -> None:
     constant = (inverse @ data.y).sum(dim=1) / inverse.sum(dim=(1, 2))
     residual = data.y - constant[:, None]
     value = -0.5 * (residual[:, None] @ inverse @ residual[:, :, None])[:, 0, 0] - 0.5 * torch.logdet(covariance)
-    means, deviations = (torch.from_numpy(column) for column in scene.table[:2])
-    off = (packed - means) / deviations
-    (value - 0.5 * off.square().sum(dim=1)).sum().backward()
+    (value + log_prior_of(scene, packed)).sum().backward()
     assert packed.grad is not None
     assert np.allclose(gradient, packed.grad.numpy(), **TIGHT)
 
@@ -396,7 +417,7 @@ def test_repeats_with_hardly_any_noise(space: SearchSpace) -> None:
     """The same point thirty times, with the least noise there is: extending goes on, and the variance there stays positive."""
     scene = Scene(space, n=3)
     scene.packed[:, scene.layout.size + 2] = math.log(LEAST_NOISE)
-    scene.packed[:, scene.layout.size] = scene.table[3][scene.layout.size]
+    scene.packed[:, scene.layout.size] = scene.prior.upper[scene.layout.size]
     theta = Hyperparameters.unpacked(scene.packed, scene.layout)
     nothing = np.zeros(1)
 
@@ -429,7 +450,7 @@ def test_every_set_is_on_its_own(space: SearchSpace) -> None:
 def test_a_fit_is_a_maximum(space: SearchSpace) -> None:
     """It lies in its box, is better than where it started from, and nothing near it is much better."""
     scene = Scene(space, n=20)
-    start, _, lower, upper = scene.table
+    start, lower, upper = scene.prior.means, scene.prior.lower, scene.prior.upper
 
     theta, value = fit(scene.kernel, scene.data, np.random.default_rng(3), starts=2, max_calls=80)
 
@@ -457,7 +478,7 @@ def test_a_fit_survives_what_cannot_be_factorised(space: SearchSpace) -> None:
         fit(scene.kernel, data, np.random.default_rng(3), starts=2, max_calls=5)
     fallback = prior_mean(scene.kernel, Priors())
     assert len(fallback) == 1
-    assert ((fallback.packed() >= scene.table[2]) & (fallback.packed() <= scene.table[3])).all()
+    assert ((fallback.packed() >= scene.prior.lower) & (fallback.packed() <= scene.prior.upper)).all()
 
 
 def test_packing_and_unpacking(space: SearchSpace) -> None:

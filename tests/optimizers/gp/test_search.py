@@ -199,7 +199,7 @@ def test_promise_between_two_integers_does_not_count() -> None:
 
 
 def test_nothing_is_rounded_after_the_fact() -> None:
-    """Every point whose promise is asked for has its levels exactly; what moves freely is not moved off them."""
+    """Levels that lie apart are never left, and all promise is that of points that can be tried."""
     for space in (NUMERIC, RICH, MIXED):
         search, cube, layout = made(space)
         term = Hill(np.full(cube.dimensions, 0.37), layout, np.zeros(len(layout.categorical)))
@@ -208,15 +208,51 @@ def test_nothing_is_rounded_after_the_fact() -> None:
 
         for inputs in term.asked:
             for j, column in enumerate(layout.numeric.tolist()):
-                if column in cube.levels:
+                if column in cube.levels and column not in cube.fine:
                     levels = np.clip([*cube.levels[column], cube.imputed[column]], EDGE, 1 - EDGE)
                     assert np.isin(inputs.x[:, j], levels).all()
                 elif column in layout.numeric[layout.conditional]:
                     off = inputs.active[:, j] == 0
                     assert (inputs.x[off, j] == cube.imputed[column]).all()
-        units, active = cube.canonical(found[:5].copy())
+        units, active = cube.canonical(found.copy())
+        levelled = [*cube.levels]
+        assert np.array_equal(units[:, levelled], found[:, levelled])
         again = Hill(np.full(cube.dimensions, 0.37), layout, np.zeros(len(layout.categorical)))
-        assert again.value(Inputs.of(layout, units, active)) == pytest.approx(values[:5], abs=1e-6)
+        assert again.value(Inputs.of(layout, units, active)) == pytest.approx(values, abs=1e-6)
+
+
+def test_no_level_beside_the_best_of_many_is_better() -> None:
+    """On a ridge across three integers that the nearest levels of its top are not on: rounding alone would end beside it."""
+    space = SearchSpace(tuple(IntParameter(name, 1, 200) for name in "abc"))
+    search, cube, layout = made(space)
+    assert cube.fine == [0, 1, 2]
+    top = np.array([0.4345, 0.2745, 0.6195])
+
+    class Ridge(Hill):
+        """Steep along the sum, gentle along the rest."""
+
+        def value(self, inputs: Inputs) -> Array:
+            """See above."""
+            off = inputs.x - top
+            return np.asarray(-(off**2).sum(axis=1) - 300.0 * off.sum(axis=1) ** 2)
+
+        def value_and_gradient(self, inputs: Inputs) -> tuple[Array, Array]:
+            """See above."""
+            off = inputs.x - top
+            return self.value(inputs), -2.0 * off - 600.0 * off.sum(axis=1, keepdims=True)
+
+    term = Ridge(np.zeros(3), layout, np.zeros(0))
+
+    found, values = search.maximize([term], np.empty((0, 3)))
+
+    nearest, active = cube.canonical(top[None].copy())
+    assert values[0] > term.value(Inputs.of(layout, nearest, active))[0]
+    for column in range(3):
+        for step in (-2, -1, 1, 2):
+            beside = found[:1].copy()
+            beside[0, column] += step / 200
+            beside, active = cube.canonical(beside)
+            assert term.value(Inputs.of(layout, beside, active))[0] <= values[0]
 
 
 @pytest.mark.parametrize("space", [FINITE, CATEGORICAL], ids=["conditional", "categorical"])

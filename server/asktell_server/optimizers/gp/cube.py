@@ -3,7 +3,8 @@
 Columns, in the order of the space's parameters (d of them), hold units as `Encoding` defines them. A column is
 
     free          any unit in [0, 1] is a value of its own (continuous, or so many values that it might as well be)
-    levelled      a finite number of units, the middles of the cells; search moves between these and never in between
+    levelled      a finite number of units, the middles of the cells; search moves between these and ends on one of them
+    fine          levelled, and its levels lie so close that gradients show the way between them
     categorical   levelled, without an order
 
 A *canonical* array holds only units that `Encoding.encode` would give: levels are exact and inactive parameters imputed, so that
@@ -22,6 +23,9 @@ from asktell_server.optimizers.encoding import Array, Encoding, Mask
 
 MAX_LEVELS = 20_000
 """A numeric parameter with more values than this is free in the search and snapped to its nearest value."""
+
+FINE = 30
+"""A numeric parameter with more levels than this is fine: to try them one by one would cost much and tell little."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,16 @@ class Cube:
         """The units of each levelled column, in increasing order."""
         self.snapped: list[int] = []
         """Free columns that hold nevertheless only so many values, found by rounding."""
+        self.fine: list[int] = []
+        """Levelled columns that are fine."""
         for i, (parameter, column) in enumerate(zip(parameters, encoding.columns, strict=True)):
             size = parameter.cardinality
             if size is None:
                 continue
             if isinstance(parameter, CategoricalParameter) or size <= MAX_LEVELS:
                 self.levels[i] = np.array([column.unit(parameter.level(k)) for k in range(size)])
+                if size > FINE and not isinstance(parameter, CategoricalParameter):
+                    self.fine.append(i)
             else:
                 self.snapped.append(i)
         self._edges = {i: encoding.columns[i].edges() for i in self.levels}

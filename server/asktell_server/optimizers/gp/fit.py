@@ -9,7 +9,8 @@ y comes standardised (transform.py), so the priors are on absolute scales:
     log lengthscale      N(log(D) / 2, 1): the expected distance of two points grows as sqrt D [1]_; shorter and tighter than
                          there, since with few data longer ones let one parameter explain everything
     log s, log a         N(0, 1) and N(-1, 1.5^2)
-    log noise            N(-12, 3^2): broad, so that a deterministic objective is followed closely and a noisy one is not
+    log noise            1/2 N(-12, 3^2) + 1/2 N(-2, 2^2): outcomes are exact, and are followed closely, or they are not, and even a lot
+                         of noise is no surprise
     log warp exponents   N(0, 0.3^2) [2]_
 
 .. [1] C. Hvarfner, E. O. Hellsten, L. Nardi. Vanilla Bayesian optimization performs great in high dimensions. ICML 2024.
@@ -50,11 +51,12 @@ class Priors:
     scale: tuple[float, float] = (0.0, 1.0)
     additive: tuple[float, float] = (-1.0, 1.5)
     noise: tuple[float, float] = (-12.0, 3.0)
+    much_noise: tuple[float, float] | None = (-2.0, 2.0)  # with even odds
     warp: tuple[float, float] = (0.0, 0.3)
     min_noise: float = 1e-8
 
-    def packed(self, kernel: Kernel) -> tuple[Array, Array, Array, Array]:  # 4 x (P,)
-        """Means, deviations, lower and upper bounds in the order of `Hyperparameters.packed`."""
+    def of(self, kernel: Kernel) -> Prior:
+        """The density over one kernel's hyperparameters."""
         d, p = kernel.layout.size, kernel.layout.p
         center = self.lengthscale[0] + 0.5 * math.log(max(d, 1))
         rows = [
@@ -65,7 +67,44 @@ class Priors:
             *[(*self.warp, -1.5, 1.5)] * (2 * p),
         ]
         table = np.array(rows)
-        return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
+        return Prior(table[:, 0], table[:, 1], table[:, 2], table[:, 3], d + 2, self.much_noise)
+
+
+@dataclass(frozen=True)
+class Prior(Generic[A]):
+    """A density of rows of logarithms, in the order of `Hyperparameters.packed`: normal in each, but that of the noise is one half
+    `much_noise` if there is such. And the box that rows are kept in.
+    """
+
+    means: A  # (P,)
+    deviations: A  # (P,)
+    lower: A  # (P,)
+    upper: A  # (P,)
+    noise: int  # the noise's column
+    much_noise: tuple[float, float] | None
+
+    def log_density(self, packed: A) -> tuple[A, A]:  # (H, P) -> (H,), (H, P)
+        """Up to a constant, and its gradient."""
+        use = library(packed)
+        off = (packed - self.means) / self.deviations
+        value: A = -0.5 * (off * off).sum(1)
+        by_packed = -off / self.deviations
+        if self.much_noise is None:
+            return value, by_packed
+        # What the other half of the noise's density adds to log N(x; exact) and to its derivative.
+        mean, deviation = self.much_noise
+        away = (packed[:, self.noise] - mean) / deviation
+        exact = -0.5 * off[:, self.noise] ** 2 - use.log(self.deviations[self.noise])
+        much = -0.5 * away**2 - math.log(deviation)
+        share = 1.0 / (1.0 + use.exp(exact - much))
+        by_packed[:, self.noise] += share * (-away / deviation - by_packed[:, self.noise])
+        return value + use.logaddexp(exact, much) - exact, by_packed
+
+    def tensors(self: Prior[Array], device: str | None = None) -> Prior[Tensor]:
+        """The same for torch, on a device of its own or on the CPU."""
+        rows = (self.means, self.deviations, self.lower, self.upper)
+        means, deviations, lower, upper = (torch.tensor(part, device=device) for part in rows)
+        return Prior(means, deviations, lower, upper, self.noise, self.much_noise)
 
 
 @dataclass(frozen=True)
@@ -99,7 +138,7 @@ def log_posterior(
     kernel: Kernel,
     packed: A,  # (H, P)
     data: Data[A],
-    prior: tuple[A, A],  # 2 x (P,) means and deviations
+    prior: Prior[A],
 ) -> tuple[A, A]:  # (H,), (H, P)
     """Log marginal likelihood (R & W eq. 5.8) plus log prior, and the gradient (eq. 5.9), for H sets side by side."""
     use, layout = library(packed), kernel.layout
@@ -138,10 +177,9 @@ def log_posterior(
     if by_warp.shape[2] > layout.p:
         folded[:, :, layout.conditional] += by_warp[:, :, layout.p :]
     gradient[:, d + 3 :] = folded.reshape(len(packed), -1)
-    means, deviations = prior
-    off = (packed - means) / deviations
-    value = use.where(broken, -math.inf, value - 0.5 * (off * off).sum(1))
-    return value, use.where(broken[:, None], 0.0, gradient - off / deviations)
+    log_prior, by_packed = prior.log_density(packed)
+    value = use.where(broken, -math.inf, value + log_prior)
+    return value, use.where(broken[:, None], 0.0, gradient + by_packed)
 
 
 def _inverted(covariance: A) -> tuple[A, A, A]:  # (H, n, n) -> (H,), (H, n, n), (H,)
@@ -178,21 +216,24 @@ def fit(
 
     `device`: see `_LogDensity`.
     """
-    means, deviations, lower, upper = (priors or Priors()).packed(kernel)
+    prior = (priors or Priors()).of(kernel)
+    means = prior.means
     draws = rng.standard_normal((starts - 1, len(means)))
     # Lengthscales below the prior's mean find structure; those above it are reached from the mean.
-    start = np.concatenate([means[None], means + draws * np.minimum(deviations, 1.0)])
+    start = np.concatenate([means[None], means + draws * np.minimum(prior.deviations, 1.0)])
     start[1:, : kernel.layout.size] -= 1.0
     if noisy:
         # Whether outcomes are noise or structure is a question with two answers, each a maximum: look for both.
         start[1::2, kernel.layout.size + 2] = LOG_NOISY
-    log_density = _LogDensity(kernel, data, (means, deviations), starts, device)
+    log_density = _LogDensity(kernel, data, prior, starts, device)
 
     def negative(packed: Array, _rows: NDArray[np.intp]) -> tuple[Array, Array]:
         value, gradient = log_density(packed)
         return -value, -gradient
 
-    found, value = minimize(negative, start, lower, upper, max_calls=max_calls, tolerance=1e-3, first_step=0.5)
+    found, value = minimize(
+        negative, start, prior.lower, prior.upper, max_calls=max_calls, tolerance=1e-3, first_step=0.5
+    )
     order = np.argsort(value, kind="stable")
     if not np.isfinite(value[order[0]]):
         raise NumericalError("no hyperparameters give a finite likelihood")
@@ -204,14 +245,11 @@ class _LogDensity:
     come, or without one on the CPU, by that library which is faster for so many sets. What goes in and out is numpy's.
     """
 
-    def __init__(
-        self, kernel: Kernel, data: Data, prior: tuple[Array, Array], sets: int, device: str | None = None
-    ) -> None:
+    def __init__(self, kernel: Kernel, data: Data, prior: Prior, sets: int, device: str | None = None) -> None:
         self._kernel, self._data, self._prior, self._device = kernel, data, prior, device
         self._is_large = device is not None or sets * kernel.layout.size * len(data) ** 2 > LARGE
         if self._is_large:
-            means, deviations = (torch.tensor(part, device=device) for part in prior)
-            self._tensors = data.tensors(device), (means, deviations)
+            self._tensors = data.tensors(device), prior.tensors(device)
 
     def __call__(self, packed: Array) -> tuple[Array, Array]:  # (H, P) -> (H,), (H, P)
         if not self._is_large:
@@ -245,11 +283,12 @@ def sample(
 
     .. [1] R. M. Neal. MCMC using Hamiltonian dynamics. Handbook of Markov Chain Monte Carlo, chapter 5 (2011).
     """
-    means, deviations, lower, upper = (priors or Priors()).packed(kernel)
-    unit = np.minimum(deviations, 1.0)
+    prior = (priors or Priors()).of(kernel)
+    lower, upper = prior.lower, prior.upper
+    unit = np.minimum(prior.deviations, 1.0)
     position = start.packed()
     chains = len(position)
-    log_density = _LogDensity(kernel, data, (means, deviations), chains, device)
+    log_density = _LogDensity(kernel, data, prior, chains, device)
     value, gradient = log_density(position)
     steps = np.full((chains, 1), step)
     for _ in range(rounds):
@@ -279,6 +318,6 @@ def sample(
 
 def prior_mean(kernel: Kernel, priors: Priors) -> Hyperparameters:
     """What to go on with where nothing can be fitted: the prior's means, with noise enough for any data."""
-    means = priors.packed(kernel)[0].copy()
+    means = priors.of(kernel).means.copy()
     means[kernel.layout.size + 2] = math.log(1e-2)
     return Hyperparameters.unpacked(means[None], kernel.layout)

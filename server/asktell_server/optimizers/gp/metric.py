@@ -289,7 +289,10 @@ class MetricModel:
         return np.where(errors > 0, on_scale, 0.0) ** 2
 
     def _priors_of(self, m: int) -> Priors:
-        return self._priors if m <= self._config.averaged else replace(self._priors, min_noise=self._config.min_noise)
+        if m > self._config.averaged:
+            return replace(self._priors, min_noise=self._config.min_noise)
+        # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
+        return replace(self._priors, much_noise=None)
 
     def _maxima(self, data: Data, m: int) -> tuple[Hyperparameters, Array]:
         """Maxima of the posterior of the hyperparameters, best first, and their heights."""
@@ -301,7 +304,6 @@ class MetricModel:
                 starts=self._config.starts,
                 max_calls=self._config.calls,
                 priors=self._priors_of(m),
-                # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
                 noisy=m > self._config.averaged,
                 device=device,
             ),
@@ -310,12 +312,12 @@ class MetricModel:
 
     def _averaged(self, theta: Hyperparameters, height: Array, data: Data, m: int) -> Hyperparameters:
         """The best set, or draws around it and a rival: few data leave much open, and one set would be too sure of itself."""
+        rivals = int((height > height[0] - RIVAL).sum())
         is_noisy = np.median(noise_variance(theta.rows(slice(0, 1)), data.known_variance)) >= NOISY
         if m > (self._config.averaged_noisy if is_noisy else self._config.averaged):
             return theta.rows(slice(0, 1))
         # The few rounds of a chain take it nowhere else, so chains start only where the mass can be.
-        rivals = min(2, int((height > height[0] - RIVAL).sum()))
-        repeated = theta.rows(np.arange(self._config.sets) % rivals)
+        repeated = theta.rows(np.arange(self._config.sets) % min(2, rivals))
         return self._device.run(
             lambda device: sample(
                 self.kernel,

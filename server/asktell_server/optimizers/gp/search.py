@@ -3,8 +3,9 @@
 1. A pool: points anywhere, and perturbations of the best observed points at scales from a thousandth (`closest`) to a third of the
    cube, in all coordinates or in some.
 2. The most promising of the pool, kept apart from each other, are improved side by side: free columns by batched quasi-Newton
-   steps, levelled columns by moves to other levels, in turn until neither helps. What has to be rounded (integers of a huge range) is
-   rounded between two climbs, and what counts is the value afterwards.
+   steps, levelled columns by moves to other levels, in turn until neither helps. Fine ones climb once as if they were free, and move
+   by a level or two from there. What is rounded so (and integers of a huge range) is rounded between two climbs, and what counts is
+   the value afterwards.
 3. All that was found, best first; the caller takes the first that is not taken.
 """
 
@@ -28,6 +29,8 @@ from asktell_server.optimizers.safe_math import NumericalError
 CACHED = 120_000
 """Elements of one array of the kernel: candidates are evaluated in pieces, so that it stays in the processor's cache."""
 
+NEXT = (1, 2)
+"""How many levels up and down a fine column moves."""
 MOST_MOVES = 2_500
 """Level moves of one point in a row, times levelled columns: what a move costs grows with these."""
 
@@ -61,6 +64,7 @@ class Search:
         """`weight`: elements of the kernel's arrays per candidate."""
         self._cube, self._layout, self._config, self._rng, self._belief = cube, layout, config, rng, belief
         self._free = cube.is_free[layout.numeric]
+        self._fine = np.isin(layout.numeric, cube.fine)
         self._piece = max(8, CACHED // max(1, weight))
         self._levelled = [i for i in cube.levels if cube.varies[i]]
 
@@ -76,9 +80,10 @@ class Search:
         units = pool[self._apart(pool, order)]
         value = np.full(len(units), -np.inf)
         moved = np.arange(len(units))
-        for _ in range(self._config.rounds):
-            if self._free.any():
-                units[moved], value[moved] = self._climb(terms, units[moved])
+        for k in range(self._config.rounds):
+            climbing = self._free | self._fine if k == 0 else self._free
+            if climbing.any():
+                units[moved], value[moved] = self._climb(terms, units[moved], climbing)
             if not self._levelled:
                 break
             before = units.copy()
@@ -160,16 +165,17 @@ class Search:
                     chosen.append(i)
         return chosen
 
-    def _climb(self, terms: Sequence[Term], units: Array) -> tuple[Array, Array]:
-        """Quasi-Newton ascent in the free columns that are active."""
-        units, value = self._ascended(terms, units, self._free)
-        snapped = self._cube.snapped
-        if snapped:
+    def _climb(self, terms: Sequence[Term], start: Array, climbing: Mask) -> tuple[Array, Array]:
+        """Quasi-Newton ascent in those of the columns that are active."""
+        units, value = self._ascended(terms, start, climbing)
+        rest = climbing & ~self._fine & ~np.isin(self._layout.numeric, self._cube.snapped)
+        if (rest != climbing).any():
             # Between two integers there may be promise where no trial can be: it does not count.
-            rest = self._free & ~np.isin(self._layout.numeric, snapped)
             if rest.any():
                 units, _ = self._ascended(terms, units, rest)
-            value = self._evaluate(terms, units)
+            value, before = self._evaluate(terms, units), self._evaluate(terms, start)
+            is_worse = ~(value >= before)
+            units[is_worse], value[is_worse] = self._cube.canonical(start[is_worse])[0], before[is_worse]
         return units, value
 
     def _ascended(self, terms: Sequence[Term], units: Array, free: Mask) -> tuple[Array, Array]:
@@ -240,7 +246,7 @@ class Search:
                     targets = self._rng.choice(len(levels), 24, replace=False).tolist()
                     is_drawn[s] = True
                 else:
-                    reach = 2 ** np.arange(int(np.log2(len(levels))) + 1)
+                    reach = np.array(NEXT) if i in self._cube.fine else 2 ** np.arange(int(np.log2(len(levels))) + 1)
                     targets = [k for k in (*(at + reach), *(at - reach)) if 0 <= k < len(levels)]
                 mine += [(i, levels[k]) for k in targets]
             if len(mine) > budget:

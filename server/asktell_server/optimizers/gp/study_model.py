@@ -43,7 +43,7 @@ from asktell_server.optimizers.gp.cube import Cube
 from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.gp.fit import Priors
 from asktell_server.optimizers.gp.hypervolume import hypervolume_improvement, merit, spread
-from asktell_server.optimizers.gp.kernel import Inputs, Kernel, Layout
+from asktell_server.optimizers.gp.kernel import MAX_ADDITIVE, Inputs, Kernel, Layout
 from asktell_server.optimizers.gp.metric import FitConfig, MetricModel, TrendOf, no_trend
 from asktell_server.optimizers.gp.posterior import Posterior, mixed
 from asktell_server.optimizers.gp.prior import Belief, LogBelief
@@ -68,6 +68,8 @@ CANDIDATES = 256
 LATEST = 1024
 """Results among which the most promising are looked for while none can be the best."""
 WIDE = 20
+ADDITIVE_SIZE = 250
+"""Results that a fit in a wide space looks at while the kernel has its additive part, which costs the square of this in each dimension."""
 LUCK = 1.0
 """A result that kept a constraint is not believed if the model's mean there is so many deviations beyond the bound."""
 WORTHWHILE = 1e-3
@@ -133,7 +135,7 @@ class Effort:
             return cls(fit)
         # Which of many dimensions count is not seen in a part of the results, and what the rest contradicts goes astray by tens of
         # deviations.
-        fit = replace(fit, fit_size=fit.active_size)
+        fit = replace(fit, fit_size=fit.active_size if dimensions > MAX_ADDITIVE else ADDITIVE_SIZE)
         local = SearchConfig(anywhere=16, near=512, starts=6, rounds=2, calls=6)
         return cls(fit, search=local, brief=local)
 
