@@ -33,6 +33,7 @@ from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.study import GpOptimizer, StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation
+from asktell_server.optimizers.gp.fit import MUCH_NOISE
 from asktell_server.optimizers.gp.optimizer import GpAsk
 from asktell_server.optimizers.gp.search import SearchConfig
 from asktell_server.optimizers.gp.study_model import Effort, StudyModel
@@ -63,7 +64,7 @@ VARIANTS: Mapping[str, Callable[[Effort], Effort]] = {
     "long-lengthscales": lambda e: replace(
         e, priors=replace(e.priors, lengthscale=(math.sqrt(2), math.sqrt(3)), noise=(-8.0, 3.0))
     ),
-    "exact-until-shown-otherwise": lambda e: replace(e, priors=replace(e.priors, much_noise=None)),
+    "noise-as-likely-as-structure": lambda e: replace(e, priors=replace(e.priors, much_noise=MUCH_NOISE)),
     "best-set-only": lambda e: replace(e, fit=replace(e.fit, averaged=0, averaged_noisy=0)),
     "average-never-longer": lambda e: replace(e, fit=replace(e.fit, averaged_noisy=e.fit.averaged)),
     "average-longer": lambda e: replace(e, fit=replace(e.fit, averaged=60)),

@@ -24,7 +24,7 @@ from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array, Encoding
 from asktell_server.optimizers.gp.cube import Cube
-from asktell_server.optimizers.gp.fit import Data, Priors
+from asktell_server.optimizers.gp.fit import MUCH_NOISE, Data, Priors
 from asktell_server.optimizers.gp.kernel import MAX_ADDITIVE, A, Hyperparameters, Inputs, Kernel, Layout, library
 from asktell_server.optimizers.gp.metric import FitConfig
 from asktell_server.optimizers.gp.optimizer import GpAsk
@@ -119,7 +119,7 @@ class Scene:
         self.cube = Cube(Encoding(space))
         self.layout = Layout.of(self.cube)
         self.kernel = Kernel(self.layout)
-        self.priors = Priors()
+        self.priors = Priors(much_noise=MUCH_NOISE)
         self.prior = self.priors.of(self.kernel)
         start = self.prior.means + 0.6 * self.rng.standard_normal((sets, len(self.prior.means)))
         self.packed = np.clip(start, self.prior.lower, self.prior.upper)

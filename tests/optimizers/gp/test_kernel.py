@@ -452,7 +452,7 @@ def test_a_fit_is_a_maximum(space: SearchSpace) -> None:
     scene = Scene(space, n=20)
     start, lower, upper = scene.prior.means, scene.prior.lower, scene.prior.upper
 
-    theta, value = fit(scene.kernel, scene.data, np.random.default_rng(3), starts=2, max_calls=80)
+    theta, value = fit(scene.kernel, scene.data, np.random.default_rng(3), starts=2, max_calls=80, priors=scene.priors)
 
     packed = theta.packed()
     assert ((packed >= lower) & (packed <= upper)).all()

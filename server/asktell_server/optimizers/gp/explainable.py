@@ -36,11 +36,11 @@ def models_of(study: StudyModel) -> dict[str, ExplainablePosterior]:
     found = {}
     for objective, model in zip(study.spec.objectives, study.objectives, strict=True):
         found[objective.metric] = ExplainablePosterior(
-            study.cube, study.layout, *model.posterior(), partial(mul, objective.sign)
+            study.cube, study.layout, *model.even_handed().posterior(), partial(mul, objective.sign)
         )
     for constraint, model in zip(study.spec.constraints, study.constraints, strict=True):
         found[constraint.metric] = ExplainablePosterior(
-            study.cube, study.layout, *model.posterior(), partial(_kept, constraint)
+            study.cube, study.layout, *model.even_handed().posterior(), partial(_kept, constraint)
         )
     return found
 

@@ -9,8 +9,8 @@ y comes standardised (transform.py), so the priors are on absolute scales:
     log lengthscale      N(log(D) / 2, 1): the expected distance of two points grows as sqrt D [1]_; shorter and tighter than
                          there, since with few data longer ones let one parameter explain everything
     log s, log a         N(0, 1) and N(-1, 1.5^2)
-    log noise            1/2 N(-12, 3^2) + 1/2 N(-2, 2^2): outcomes are exact, and are followed closely, or they are not, and even a lot
-                         of noise is no surprise
+    log noise            N(-12, 3^2): broad, so that a deterministic objective is followed closely and a noisy one is not; or, where it
+                         is to be judged whether there is noise, 1/2 N(-12, 3^2) + 1/2 N(-2, 2^2)
     log warp exponents   N(0, 0.3^2) [2]_
 
 .. [1] C. Hvarfner, E. O. Hellsten, L. Nardi. Vanilla Bayesian optimization performs great in high dimensions. ICML 2024.
@@ -34,6 +34,8 @@ from asktell_server.optimizers.gp.lbfgs import minimize
 from asktell_server.optimizers.safe_math import LOG_SQRT_2PI, NumericalError
 
 LOG_NOISY = math.log(0.1)
+MUCH_NOISE = (-2.0, 2.0)
+"""The other half of an even-handed prior of the noise."""
 LEAST_NOISE = 1e-12
 """Where rounding begins to show."""
 LEAST_KNOWN = 1e-8
@@ -51,7 +53,7 @@ class Priors:
     scale: tuple[float, float] = (0.0, 1.0)
     additive: tuple[float, float] = (-1.0, 1.5)
     noise: tuple[float, float] = (-12.0, 3.0)
-    much_noise: tuple[float, float] | None = (-2.0, 2.0)  # with even odds
+    much_noise: tuple[float, float] | None = None  # with even odds
     warp: tuple[float, float] = (0.0, 0.3)
     min_noise: float = 1e-8
 

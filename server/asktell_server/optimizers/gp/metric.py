@@ -26,6 +26,7 @@ from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.device import FitDevice
 from asktell_server.optimizers.gp.fit import (
     LEAST_NOISE,
+    MUCH_NOISE,
     Data,
     Priors,
     fit,
@@ -239,6 +240,19 @@ class MetricModel:
         observed = np.empty(0) if trend is None else trend.value(inputs)
         return _Base(m, geometry, rows, transform, trend, observed)
 
+    def even_handed(self) -> MetricModel:
+        """A model of the same observations that takes noise for as likely as structure. A search had better bet on structure, which
+        it may find; who asks what the results say is not to be told of structure that may be noise.
+        """
+        assert self._inputs is not None
+        priors = replace(self._priors, much_noise=MUCH_NOISE)
+        made = MetricModel(
+            *(self.kernel, self._transform_of, self._generator, self._config, priors, self._trend_of, self._merit),
+            device=self._device,
+        )
+        made.add(self._inputs, self._units, self._values, self._errors)
+        return made
+
     def inputs_at(self, rows: NDArray[np.intp]) -> Inputs:
         """The inputs of some observations."""
         assert self._inputs is not None
@@ -289,10 +303,7 @@ class MetricModel:
         return np.where(errors > 0, on_scale, 0.0) ** 2
 
     def _priors_of(self, m: int) -> Priors:
-        if m > self._config.averaged:
-            return replace(self._priors, min_noise=self._config.min_noise)
-        # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
-        return replace(self._priors, much_noise=None)
+        return self._priors if m <= self._config.averaged else replace(self._priors, min_noise=self._config.min_noise)
 
     def _maxima(self, data: Data, m: int) -> tuple[Hyperparameters, Array]:
         """Maxima of the posterior of the hyperparameters, best first, and their heights."""
@@ -304,7 +315,8 @@ class MetricModel:
                 starts=self._config.starts,
                 max_calls=self._config.calls,
                 priors=self._priors_of(m),
-                noisy=m > self._config.averaged,
+                # A dozen results look like noise as easily as like a function; and then no search gets anywhere.
+                noisy=m > self._config.averaged or self._priors.much_noise is not None,
                 device=device,
             ),
             largest_array(self.kernel, self._config.starts, len(data)),
