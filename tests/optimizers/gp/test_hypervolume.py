@@ -341,7 +341,7 @@ def test_it_finds_the_front(q: int) -> None:
     sampler = create_optimizer(replace(study_of("ab"), algorithm=RandomSearch()))
     blind = dominated([zdt1(sampler.ask(number, []).suggestion.point) for number in range(1, 26)])
 
-    assert found > 118.5
+    assert found > 119.0
     assert found > blind + 3.0
 
 

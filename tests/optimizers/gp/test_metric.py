@@ -219,7 +219,7 @@ def test_exact_outcomes_are_seen_to_be_exact(averaged: int, exact: bool) -> None
         mean = posterior.mean_observed()
 
     least = float(np.exp(posterior.geometry.theta.noise).min())
-    assert (least < 5e-9) if exact else (least >= 0.999e-8)
+    assert (least < 1e-9) if exact else (least >= 0.999e-8)
     assert np.allclose(mean, posterior.y, rtol=0, atol=1e-4 if exact else 0.1)
 
 

@@ -324,12 +324,12 @@ class MetricModel:
 
     def _averaged(self, theta: Hyperparameters, height: Array, data: Data, m: int) -> Hyperparameters:
         """The best set, or draws around it and a rival: few data leave much open, and one set would be too sure of itself."""
-        rivals = int((height > height[0] - RIVAL).sum())
         is_noisy = np.median(noise_variance(theta.rows(slice(0, 1)), data.known_variance)) >= NOISY
         if m > (self._config.averaged_noisy if is_noisy else self._config.averaged):
             return theta.rows(slice(0, 1))
         # The few rounds of a chain take it nowhere else, so chains start only where the mass can be.
-        repeated = theta.rows(np.arange(self._config.sets) % min(2, rivals))
+        rivals = min(2, int((height > height[0] - RIVAL).sum()))
+        repeated = theta.rows(np.arange(self._config.sets) % rivals)
         return self._device.run(
             lambda device: sample(
                 self.kernel,
