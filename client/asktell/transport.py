@@ -7,7 +7,7 @@ conversion to Python live above it. Duties of an implementation:
   raises `CallFailed`, after `timeout_s` at the latest;
 - `stream` yields responses as they come and raises `CallFailed` at the end of a broken stream; closing the iterator
   cancels the call;
-- after `close`, calls in flight fail with CANCELLED.
+- after `close`, calls in flight fail with CANCELLED, and no others do.
 
 Over gRPC each call about a study carries the study's name as the header `x-asktell-study`, so that a proxy can send all calls about it to
 the same of several servers, whose model of it is then warm. Nothing but speed depends on that.
@@ -145,7 +145,7 @@ class GrpcTransport:
             call = getattr(self._open(), method)
             return cast(Message, call(request, timeout=timeout_s, metadata=headers(request, self._access)))
         except grpc.RpcError as error:
-            raise _failed(error, self._access) from None
+            raise _failed(error, self._access, closed=self._closed) from None
         except ValueError:
             if not self._closed:
                 raise
@@ -157,7 +157,7 @@ class GrpcTransport:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise _failed(error, self._access) from None
+            raise _failed(error, self._access, closed=self._closed) from None
         finally:
             call.cancel()
 
@@ -213,7 +213,7 @@ class GrpcAsyncTransport:
             call = getattr(self._open(), method)
             return cast(Message, await call(request, timeout=timeout_s, metadata=headers(request, self._access)))
         except grpc.aio.AioRpcError as error:
-            raise _failed(error, self._access) from None
+            raise _failed(error, self._access, closed=self._closed) from None
         except asyncio.CancelledError:
             raise self._cancelled() from None
 
@@ -224,7 +224,7 @@ class GrpcAsyncTransport:
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise _failed(error, self._access) from None
+            raise _failed(error, self._access, closed=self._closed) from None
         except asyncio.CancelledError:
             raise self._cancelled() from None
         finally:
@@ -287,11 +287,14 @@ def _closed() -> CallFailed:
     return CallFailed("CANCELLED", "the client is closed")
 
 
-def _failed(error: Any, access: Access) -> CallFailed:
+def _failed(error: Any, access: Access, *, closed: bool) -> CallFailed:
     """What a grpc.RpcError says; its sync and asyncio forms offer the same methods."""
     trailers = error.trailing_metadata() or ()
     details = next((value for key, value in trailers if key == "grpc-status-details-bin"), b"")
     message = error.details() or ""
+    if error.code() is grpc.StatusCode.CANCELLED and not details and not closed:
+        # So gRPC answers, in the server's name, calls that reach a server while it closes its connections.
+        return CallFailed("UNAVAILABLE", "the server stopped before it took the call")
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         message = access.explained(message)
     return CallFailed(error.code().name, message, details)

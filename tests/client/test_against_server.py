@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ from asktell import (
     aio,
     when,
 )
+
+from ..support import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 SPACE: Space = {
@@ -290,6 +293,44 @@ async def test_the_journey_in_asyncio(client: asktell.Client) -> None:
 
     assert best is not None
     assert change.study.trial_counts.succeeded == 8
+
+
+def test_graceful_restarts_are_not_noticed(tmp_path: Path) -> None:
+    """Workers that ask and tell without a pause while their server is stopped and started four times: no call of theirs fails."""
+    server = ServerProcess(tmp_path, "--workers", "1").start()
+    ended, failures = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            with asktell.connect(server.target) as client:
+                study = client.get_study("restarts")
+                while not ended.is_set():
+                    study.ask().tell(loss=0.5)
+        except BaseException as failure:
+            failures.append(failure)
+
+    try:
+        with asktell.connect(server.target) as client:
+            study = client.create_study("restarts", {"x": Float(0, 1)}, minimize="loss", algorithm="random")
+            workers = [threading.Thread(target=work) for _ in range(12)]
+            for worker in workers:
+                worker.start()
+            for _ in range(4):
+                time.sleep(0.5)
+                server.terminate()
+                assert server.wait() == 0
+                server.start()
+            ended.set()
+            for worker in workers:
+                worker.join()
+
+            assert failures == []
+            trials = list(study.trials())
+            assert [trial.number for trial in trials] == list(range(1, len(trials) + 1))
+            assert {trial.state for trial in trials} == {TrialState.SUCCEEDED}
+    finally:
+        ended.set()
+        server.kill()
 
 
 def test_two_clients_of_one_file_share_a_server(tmp_path: Path) -> None:

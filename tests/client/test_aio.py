@@ -91,7 +91,7 @@ async def test_the_rest_of_the_surface(study: aio.AsyncStudy, client: aio.AsyncC
 
 async def test_a_lost_reply_does_not_act_twice(study: aio.AsyncStudy, fake: FakeService) -> None:
     """The repeat carries the same request_id."""
-    fake.faults["Ask"] += [Fault(), Fault(after=True)]
+    fake.faults["Ask"] += [Fault(), Fault(code="CANCELLED", message="CANCELLED"), Fault(after=True)]
 
     trial = await study.ask()
 

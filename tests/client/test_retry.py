@@ -94,6 +94,18 @@ def test_unavailable_is_tried_again(study: asktell.Study, fake: FakeService) -> 
     assert len(fake.of("Ask")) == 3
 
 
+def test_a_call_that_grpc_cancels_in_the_servers_name_is_tried_again(study: asktell.Study, fake: FakeService) -> None:
+    """Without details and with nobody here who cancelled it: so answers a server that is closing its connections."""
+    fake.faults["Ask"].append(Fault(code="CANCELLED", message="CANCELLED"))
+    fake.faults["Tell"].append(Fault(code="CANCELLED", message="CANCELLED", after=True))
+
+    trial = study.ask()
+    trial.tell(accuracy=0.5)
+
+    assert trial.number == 1
+    assert (len(fake.of("Ask")), len(fake.of("Tell"))) == (2, 2)
+
+
 @pytest.mark.parametrize("method", ["Ask", "CreateTrials"])
 def test_a_lost_reply_does_not_act_twice(study: asktell.Study, fake: FakeService, method: str) -> None:
     """The repeat carries the same request_id, so the server answers as it did the first time."""

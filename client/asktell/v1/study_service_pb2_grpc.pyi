@@ -35,6 +35,7 @@ they apply, `BadRequest` (all violations at once, up to 20, and a count of the r
                        QUOTA_EXCEEDED                           a limit of this server; waiting does not help
   UNIMPLEMENTED        FEATURE_NOT_IMPLEMENTED                  the study asks for something that this server cannot do
   UNAVAILABLE          DRAINING, STORAGE_UNAVAILABLE, COMPUTE_UNAVAILABLE, IDENTITY_PROVIDER_UNAVAILABLE    repeat
+  CANCELLED            without details, where the caller cancelled nothing: the server closed its connection; repeat
   OUT_OF_RANGE         REVISION_IN_FUTURE                       WatchStudy was given a revision that is not there
   INTERNAL             INTERNAL                                 a bug; metadata `log_id` finds it in the server's log
 
