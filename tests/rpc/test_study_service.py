@@ -254,6 +254,21 @@ def test_a_repeated_delete_deletes_once(service: Stub) -> None:
     assert other.reason == "REQUEST_ID_REUSED"
 
 
+def test_a_repeated_delete_of_nothing_deletes_nothing(service: Stub) -> None:
+    """What succeeded where there was no study leaves alone the one that was given the name since."""
+    name = "projects/default/studies/made-later"
+    request = pb.DeleteStudyRequest(name=name, allow_missing=True, request_id="delete")
+    service.DeleteStudy(request)
+    assert new_study(service, "made-later") == name
+    tell(service, ask_one(service, name).name, 1.0)
+
+    service.DeleteStudy(request)
+
+    assert study_of(service, name).trial_counts.succeeded == 1
+    service.DeleteStudy(pb.DeleteStudyRequest(name=name, allow_missing=True, request_id="another"))
+    assert refused(lambda: study_of(service, name)).reason == "STUDY_NOT_FOUND"
+
+
 def test_a_study_that_was_deleted_is_not_created_by_a_repeat(service: Stub) -> None:
     """The repeat of the call that made it finds nothing, also when its name is another's."""
     request = pb.CreateStudyRequest(

@@ -354,14 +354,14 @@ class Studies:
             study = tx.lock_study(name.project, name.study)
             if requests.recall(tx, scope, request_id, body) is not None:
                 return Change(None)
-            if study is None:
-                if allow_missing:
-                    return Change(None)
+            if study is not None:
+                self._check_etag(study, expected_etag)
+                tx.delete_study(study.id)
+            elif not allow_missing:
                 raise StudyNotFound(str(name))
-            self._check_etag(study, expected_etag)
-            tx.delete_study(study.id)
+            # Also when there was nothing to delete: a repeat must not find what was given the name since.
             requests.remember(tx, None, scope, request_id, body, {}, self._clock())
-            return Change(None, deleted_study_id=study.id)
+            return Change(None, deleted_study_id=None if study is None else study.id)
 
         await self._commits.run(name, work)
 
