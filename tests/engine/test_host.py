@@ -329,13 +329,60 @@ async def test_a_batch_ends_where_the_space_is_exhausted() -> None:
 
     bench.pool.open[0].future.set_exception(SearchSpaceExhausted("study", "full"))
     run = await batch
+    commit(bench, ledger, run)
     single = asyncio.create_task(reserve(bench, image))
     await settle()
     bench.pool.open[0].future.set_exception(SearchSpaceExhausted("study", "full"))
 
-    assert len(run.suggestions) == 1
+    assert (len(run.suggestions), run.is_end) == (1, True)
     with pytest.raises(SearchSpaceExhausted):
         await single
+
+
+async def test_what_others_have_reserved_is_no_end() -> None:
+    """It may become free again: an ask that finds nothing else gets nothing, one that found some is told that there may be more."""
+    ledger = Ledger()
+    bench = Bench(ledger)
+    image = await with_model(bench, ledger)
+    bench.pool.open[0].answer()
+    await settle()
+    others = await reserve(bench, image)
+
+    none = asyncio.create_task(reserve(bench, image))
+    await settle()
+    bench.pool.open[0].future.set_exception(SearchSpaceExhausted("study", "full"))
+    some = asyncio.create_task(reserve(bench, image, 2))
+    await none
+    await settle()
+    bench.pool.open[0].answer()
+    await settle()
+    bench.pool.open[0].future.set_exception(SearchSpaceExhausted("study", "full"))
+    await some
+
+    assert (others.first, none.result().suggestions) == (2, ())
+    assert (some.result().first, len(some.result().suggestions), some.result().is_end) == (3, 1, False)
+    bench.host.release(none.result())
+    assert list(image.reserved) == [2, 3]
+
+
+async def test_a_space_that_was_full_only_with_what_is_free_again_is_looked_at_anew() -> None:
+    """What was reserved when the computation began was given back before it ended."""
+    ledger = Ledger()
+    bench = Bench(ledger)
+    image = await with_model(bench, ledger)
+    bench.pool.open[0].answer()
+    await settle()
+    others = await reserve(bench, image)
+    single = asyncio.create_task(reserve(bench, image))
+    await settle()
+    begun = bench.pool.open[0]
+
+    bench.host.release(others)
+    begun.future.set_exception(SearchSpaceExhausted("study", "full"))
+    await settle()
+    bench.pool.open[0].answer()
+
+    assert (await single).first == 2
 
 
 async def _cancelled(batch: asyncio.Task[Reservation], bench: Bench) -> type[BaseException]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import search_space_pb2, study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
 
 from ..inprocess import InProcess
@@ -45,3 +46,21 @@ async def test_an_ask_that_loses_again_and_again_says_so(running: InProcess, mon
     count = running.app.registry.get_sample_value
     assert count("asktell_fallbacks_total", {"cause": "overtaken"}) == 2.0
     assert count("asktell_fallbacks_total", {"cause": "deadline"}) == 0.0
+
+
+async def test_a_repeat_takes_no_point_from_others(running: InProcess) -> None:
+    """A grid of three points, two given out: while the ask for these is repeated, another one gets the third."""
+    made = spec("grid", dimensions=0)
+    made.parameters.append(search_space_pb2.Parameter(name="x", int=search_space_pb2.IntParameter(min=1, max=3)))
+    for i in range(20):
+        request = pb.CreateStudyRequest(parent="projects/default", study_id=f"s{i}", study=study_pb2.Study(spec=made))
+        study = (await running.service.CreateStudy(request)).name
+        first = pb.AskRequest(parent=study, count=2, request_id="r")
+        given = await running.service.Ask(first)
+
+        again, other = await asyncio.gather(
+            running.service.Ask(first), running.service.Ask(pb.AskRequest(parent=study))
+        )
+
+        assert again == given
+        assert [trial.name for trial in other.trials] == [f"{study}/trials/3"]

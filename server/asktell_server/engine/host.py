@@ -141,7 +141,8 @@ class EngineHost:
         """Suggestions for the next `count` trials, reserved. `deadline` is on the clock of `time.monotonic`.
 
         `late` is what it means when that has passed, a key of `LATE`: the cause of a fallback.
-        Fewer come if the space is exhausted on the way. Raises SearchSpaceExhausted, ServerBusy.
+        Fewer come if the space is exhausted on the way, and none where that is so only by what others have reserved, which may
+        become free again. Raises SearchSpaceExhausted, ServerBusy.
         """
         if count > 1 or hosted.turn.locked():
             # A batch is one run of numbers: others wait for their turn, unless their deadline is nearer.
@@ -169,8 +170,9 @@ class EngineHost:
                     break
                 reservation = hosted.reserve(suggestion, reservation)
         except SearchSpaceExhausted:
-            if reservation is None:
+            if reservation is None and not hosted.reserved:
                 raise
+            reservation = hosted.ended(reservation)
         except BaseException:
             if reservation is not None:
                 hosted.release(reservation)
@@ -313,6 +315,9 @@ class EngineHost:
                 await self._wait(hosted, computation, deadline)
             except TimeoutError:
                 return self._fallback(hosted, late, LATE[late])
+            except SearchSpaceExhausted:
+                if hosted.is_current(computation, since, self._config.max_lag):
+                    raise  # else by points that were reserved then
             except WorkerLost as error:
                 return self._fallback(hosted, "worker_lost", str(error))
             except OptimizerFailed as error:

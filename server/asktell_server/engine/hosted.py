@@ -40,12 +40,16 @@ class Held:
 
 @dataclass(frozen=True)
 class Reservation:
-    """Suggestions for the trials `first`, `first` + 1, ..., not yet in the database."""
+    """Suggestions for the trials `first`, `first` + 1, ..., not yet in the database.
+
+    `is_end`: the space has no other point, whatever becomes of other reservations.
+    """
 
     study_id: int
     generation: int
     first: int
     suggestions: tuple[Suggestion, ...]
+    is_end: bool = False
 
 
 @dataclass
@@ -136,6 +140,13 @@ class HostedStudy:
         if before is not None:
             return replace(before, suggestions=(*before.suggestions, suggestion))
         return Reservation(self.study.id, self.generation, number, (suggestion,))
+
+    def ended(self, reservation: Reservation | None) -> Reservation:
+        """The reservation, empty for None, now that beside all that is reserved no point is free."""
+        if reservation is None:
+            return Reservation(self.study.id, self.generation, self.next_number, ())
+        stands_alone = self.is_last(reservation) and len(self.reserved) == len(reservation.suggestions)
+        return replace(reservation, is_end=stands_alone)
 
     def is_last(self, reservation: Reservation) -> bool:
         """Whether the reservation stands and the next number is the one that follows it."""

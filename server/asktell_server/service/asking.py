@@ -79,11 +79,13 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Basis:
-    """From what suggestions were made: the study's image, which held everything up to `revision`."""
+class _Offer:
+    """Suggestions, and from what they were made: the study's image, which held everything up to `revision`."""
 
     study_id: int
     revision: int
+    reservation: Reservation | None
+    exhausted: SearchSpaceExhausted | None
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,14 @@ class Asking:
             until, late = deadline, "deadline"
             if attempt >= _ATTEMPTS_WITH_MODEL and time.monotonic() < deadline:
                 until, late = time.monotonic(), "overtaken"
-            basis = _Basis(image.study.id, image.applied_revision)
+            study_id, revision = image.study.id, image.applied_revision
             reservation, exhausted = await self._reserve(image, asked.count, until, late)
+            offer = _Offer(study_id, revision, reservation, exhausted)
             committing = time.perf_counter()
             try:
                 answer = await self._commits.run(
                     asked.name,
-                    lambda tx, b=basis, r=reservation, e=exhausted: self._work(tx, asked, b, r, e),  # type: ignore[misc]
+                    lambda tx, o=offer: self._work(tx, asked, o),  # type: ignore[misc]
                     brief=asked.count <= _BRIEF_COUNT,
                 )
             except _Overtaken as overtaken:
@@ -199,15 +202,9 @@ class Asking:
         except SearchSpaceExhausted as error:
             return None, error
 
-    def _work(
-        self,
-        tx: Transaction,
-        asked: _Asked,
-        basis: _Basis,
-        reservation: Reservation | None,
-        exhausted: SearchSpaceExhausted | None,
-    ) -> Change[_Answer]:
+    def _work(self, tx: Transaction, asked: _Asked, offer: _Offer) -> Change[_Answer]:
         name, count, worker = asked.name, asked.count, asked.worker
+        reservation, exhausted = offer.reservation, offer.exhausted
         study = require(tx.lock_study(name.project, name.study), name)
         repeat = _recalled(tx, study.id, asked)
         if repeat is not None:
@@ -222,14 +219,14 @@ class Asking:
         needed = count - len(trials) if room is None else min(count - len(trials), room)
         if more:  # enough of them for one reply
             needed = 0
-        if needed > 0 and (basis.study_id != study.id or basis.revision < tx.others_revision(study.id)):
+        if needed > 0 and (offer.study_id != study.id or offer.revision < tx.others_revision(study.id)):
             raise _Overtaken(is_behind=True)
         if needed > 0 and exhausted is None:
             if not trials:
                 self._limits.check_new_trials(study, name, waiting=1, finished=0)
             needed = min(needed, self._limits.room(study))
         if needed > 0 and exhausted is None:
-            if reservation is None or reservation.first != study.next_number:
+            if reservation is None or reservation.first != study.next_number or not reservation.suggestions:
                 raise _Overtaken(is_behind=False)
             trials += [
                 Trial(
