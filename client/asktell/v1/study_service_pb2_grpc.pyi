@@ -106,8 +106,9 @@ class StudyServiceStub:
     Ask: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.AskRequest, _study_service_pb2.AskResponse]
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
     there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
-    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
-    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget or of the
+    search space, where so many would not fit an answer, or where others were faster again and again, fewer than `count` trials
+    may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
     FAILED_PRECONDITION (STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED
     (SERVER_BUSY).
     """
@@ -177,8 +178,9 @@ class StudyServiceAsyncStub(StudyServiceStub):
     Ask: _aio.UnaryUnaryMultiCallable[_study_service_pb2.AskRequest, _study_service_pb2.AskResponse]  # type: ignore[assignment]
     """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
     there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
-    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
-    where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
+    quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget or of the
+    search space, where so many would not fit an answer, or where others were faster again and again, fewer than `count` trials
+    may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
     FAILED_PRECONDITION (STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED
     (SERVER_BUSY).
     """
@@ -305,8 +307,9 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_study_service_pb2.AskResponse, _abc.Awaitable[_study_service_pb2.AskResponse]]:
         """Gives out trials to evaluate, in state RUNNING: waiting ones first, then new suggestions. Blocks until they are
         there, at most up to the caller's deadline; when the model cannot answer in time the suggestion comes from a
-        quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget, or
-        where so many would not fit an answer, fewer than `count` trials may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
+        quasi-random design and says so (Suggestion.Source.FALLBACK). The study must be ACTIVE. Near the end of a budget or of the
+        search space, where so many would not fit an answer, or where others were faster again and again, fewer than `count` trials
+        may come. Errors: INVALID_ARGUMENT, NOT_FOUND,
         FAILED_PRECONDITION (STUDY_NOT_ACTIVE, STUDY_COMPLETED, TRIAL_LIMIT_REACHED, SEARCH_SPACE_EXHAUSTED), RESOURCE_EXHAUSTED
         (SERVER_BUSY).
         """

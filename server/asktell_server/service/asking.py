@@ -3,8 +3,9 @@
 Suggestions are computed before the transaction, for the numbers that the next trials should get. The transaction checks that
 these are still the next numbers; if another writer was faster it changes nothing and the ask begins again. Where several servers
 share a database it also checks that the image, from which the suggestions were made, had seen everything that other servers did to
-the study; if not, it catches up first. An ask that loses this race again and again gives up on the model, since its quasi-random
-fallback takes no time in which others could be faster.
+the study; if not, it catches up first. So it does if others took waiting trials that it counted on, and there are too few suggestions
+for `count`. An ask that loses this race again and again gives up on the model, since its quasi-random fallback takes no time in
+which others could be faster; and then, or when its time is up, it takes fewer trials rather than none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from asktell_server.domain.errors import (
     Violation,
 )
 from asktell_server.domain.study import Study, StudyState, text_violations
-from asktell_server.domain.trial import Trial, TrialState
+from asktell_server.domain.trial import Suggestion, Trial, TrialState
 from asktell_server.engine.host import EngineHost
 from asktell_server.engine.hosted import HostedStudy, Reservation
 from asktell_server.observe.metrics import Metrics
@@ -80,12 +81,24 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Offer:
-    """Suggestions, and from what they were made: the study's image, which held everything up to `revision`."""
+    """Suggestions, and from what they were made: the study's image, which held everything up to `revision`.
+
+    `may_fall_short`: fewer than needed will do.
+    """
 
     study_id: int
     revision: int
     reservation: Reservation | None
     exhausted: SearchSpaceExhausted | None
+    may_fall_short: bool
+
+    def suggestions(self, first: int, needed: int) -> tuple[Suggestion, ...] | None:
+        """Those for `needed` trials from number `first` on, or fewer where these will do; None if there are too few."""
+        reservation = self.reservation
+        if reservation is None or reservation.first != first:
+            return () if self.may_fall_short else None
+        enough = len(reservation.suggestions) >= needed or reservation.is_end or self.may_fall_short
+        return reservation.suggestions[:needed] if enough else None
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ class _Answer:
 
 
 class _Overtaken(Exception):
-    """The suggestions are not for the next numbers any more, or, if the image `is_behind`, of another server's making."""
+    """The suggestions are not for the next numbers any more, or too few, or, if the image `is_behind`, of another server's making."""
 
     def __init__(self, *, is_behind: bool) -> None:
         super().__init__()
@@ -157,7 +170,8 @@ class Asking:
                 until, late = time.monotonic(), "overtaken"
             study_id, revision = image.study.id, image.applied_revision
             reservation, exhausted = await self._reserve(image, asked.count, until, late)
-            offer = _Offer(study_id, revision, reservation, exhausted)
+            hurried = attempt >= _ATTEMPTS_WITH_MODEL or time.monotonic() >= deadline
+            offer = _Offer(study_id, revision, reservation, exhausted, may_fall_short=hurried)
             committing = time.perf_counter()
             try:
                 answer = await self._commits.run(
@@ -203,8 +217,7 @@ class Asking:
             return None, error
 
     def _work(self, tx: Transaction, asked: _Asked, offer: _Offer) -> Change[_Answer]:
-        name, count, worker = asked.name, asked.count, asked.worker
-        reservation, exhausted = offer.reservation, offer.exhausted
+        name, count, worker, exhausted = asked.name, asked.count, asked.worker, offer.exhausted
         study = require(tx.lock_study(name.project, name.study), name)
         repeat = _recalled(tx, study.id, asked)
         if repeat is not None:
@@ -226,11 +239,12 @@ class Asking:
                 self._limits.check_new_trials(study, name, waiting=1, finished=0)
             needed = min(needed, self._limits.room(study))
         if needed > 0 and exhausted is None:
-            if reservation is None or reservation.first != study.next_number or not reservation.suggestions:
+            suggestions = offer.suggestions(study.next_number, needed)
+            if suggestions is None or not (trials or suggestions):
                 raise _Overtaken(is_behind=False)
             trials += [
                 Trial(
-                    number=reservation.first + i,
+                    number=study.next_number + i,
                     state=TrialState.RUNNING,
                     suggestion=suggestion,
                     create_time=now,
@@ -239,7 +253,7 @@ class Asking:
                     lease_expire_time=_lease(study, now),
                     revision=revision,
                 )
-                for i, suggestion in enumerate(reservation.suggestions[:needed])
+                for i, suggestion in enumerate(suggestions)
             ]
         if not trials:
             if exhausted is not None:
