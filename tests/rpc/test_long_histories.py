@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 import pytest
@@ -15,7 +15,7 @@ from asktell.v1 import study_service_pb2 as pb
 from asktell_server.service.turns import in_turns
 
 from ..support import ServerProcess, spec
-from .calls import Stub, ask, every_trial, loss, new_study, point, report, study_of, trial_of
+from .calls import Stub, ask, every_trial, loss, new_study, point, report, study_of, tell, trial_of
 from .refusals import read
 
 STEPS = 90_000
@@ -261,6 +261,45 @@ def test_new_trials_whose_answer_would_not_fit_are_refused(service: Stub, wide_s
     assert "send fewer trials at once" in refusal.message
     assert study_of(service, wide_study).revision == before
     _create(service, wide_study, *[Trial()] * 25)
+
+
+@pytest.mark.parametrize("method", ["Ask", "CreateTrials"])
+def test_a_repeat_names_its_trials_also_where_they_have_grown(service: Stub, method: str) -> None:
+    """Where not all fits, notes and labels are left out, and if need be what came of them; the trials are there, all of them."""
+    study = new_study(service, f"grown-{method}")
+    asked = pb.AskRequest(parent=study, count=400, request_id="r")
+    points = [Trial(parameters=point(x0=0.5, x1=0.5))] * 400
+    created = pb.CreateTrialsRequest(parent=study, trials=points, request_id="r")
+
+    def call() -> list[Trial]:
+        return list((service.Ask(asked) if method == "Ask" else service.CreateTrials(created)).trials)
+
+    first = call()
+    if method == "CreateTrials":
+        ask(service, study, 400)
+    tell(service, first[0].name, 1.0)
+    grown = Trial(notes="n" * 16_000, labels={"is": "grown"})
+    wide = loss(1.0, **{f"{'m' * 100}{i}": 0.5 for i in range(100)})
+
+    def grow(trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            grown.name = trial.name
+            service.UpdateTrial(pb.UpdateTrialRequest(trial=grown, update_mask={"paths": ["notes", "labels"]}))
+
+    grow(first[:200])
+    some_grown = call()
+    grow(first[200:])
+    all_grown = call()
+    for trial in first[1:]:
+        service.Tell(pb.TellRequest(name=trial.name, measurement=wide))
+    all_told = call()
+
+    for again in (some_grown, all_grown, all_told):
+        assert [(one.name, one.parameters) for one in again] == [(one.name, one.parameters) for one in first]
+    assert (some_grown[0].notes, some_grown[0].labels) == (grown.notes, grown.labels)
+    assert not any(one.notes or one.labels for one in (*all_grown, *all_told))
+    assert all_grown[0].measurement == loss(1.0)
+    assert {(one.state, one.HasField("measurement")) for one in all_told} == {(Trial.SUCCEEDED, False)}
 
 
 async def test_translating_many_trials_lets_others_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,14 @@ its effect is on disk.
 # Retries
 
 Every call below may be sent again after UNAVAILABLE or a lost connection: calls that create or delete something take a
-`request_id` under which a repeat returns what the first call did, the others can be repeated as they are. A
-`request_id` is any string of 1 to 128 printable characters, unique per logical call (a random UUID); it is remembered for at
-least 24 hours, per method and study. The same id with another body is refused: INVALID_ARGUMENT, reason
-REQUEST_ID_REUSED.
+`request_id` under which a repeat returns what the first call did, the others can be repeated as they are. (A repeated UpdateStudy
+with an etag is ABORTED, ETAG_MISMATCH, if it took effect before: read the study again.) A `request_id` is any string of 1 to 128
+printable characters, unique per logical call (a random UUID); it is remembered for at least 24 hours, per method and study. The
+same id with another body is refused: INVALID_ARGUMENT, reason REQUEST_ID_REUSED.
+
+A repeat is answered with the same study or trials, as they are by then, and always with all of the trials: if together they have
+outgrown 4 MiB, without their notes and labels, and if that is not enough without `state_reason` and `measurement`, too. GetTrial
+has these.
 
 # Errors
 

@@ -31,7 +31,7 @@ from asktell_server.observe.metrics import Metrics
 from asktell_server.service import requests
 from asktell_server.service.commits import Change, Clock, Commits
 from asktell_server.service.limits import Limits
-from asktell_server.service.reading import fitting, in_pieces
+from asktell_server.service.reading import answered_again, fitting, in_pieces
 from asktell_server.service.studies import inactive_error, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
 
@@ -321,4 +321,4 @@ def _recalled(tx: Snapshot, study_id: int, asked: _Asked) -> _Answer | None:
         return None
     numbers = stored.response["numbers"]
     assert isinstance(numbers, list)
-    return _Answer(tx.trials_by_number(study_id, numbers, full=False), is_repeat=True)
+    return _Answer(answered_again(tx, study_id, numbers), is_repeat=True)

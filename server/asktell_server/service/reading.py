@@ -1,7 +1,8 @@
 """As many studies, or trials with their intermediate measurements, as fit a reply.
 
 Clients of most languages take messages of 4 MiB unless told otherwise, and a trial may have 100,000 measurements. So a reply has a
-budget in bytes; a trial whose measurements go beyond it is cut, and says so, and the rest is read from the last step on.
+budget in bytes; a trial whose measurements go beyond it is cut, and says so, and the rest is read from the last step on. Only a
+repeated call, whose answer must hold what the first one did, is answered with up to what clients take.
 
 A study and a trial may have a megabyte each, so that a page of them is not read at once either, but in pieces as long as the budget
 lasts. Nothing here holds more than a budget and a piece of the database in memory.
@@ -9,8 +10,9 @@ lasts. Nothing here holds more than a budget and a piece of the database in memo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.space import INT64_MAX
@@ -24,6 +26,8 @@ _PAGE = 500
 # Studies or trials that are: few at first, and many only where those few did not use up a reply.
 _FIRST_PIECE = 16
 _PIECE = 128
+# What a trial may get once it was answered with, in the order in which it is left out.
+_LATER: Sequence[Mapping[str, Any]] = ({"notes": "", "labels": {}}, {"state_reason": "", "measurement": None})
 
 
 @dataclass
@@ -131,3 +135,21 @@ def fitting(
             return found, True
         found.append(filled_up)
     return found, False
+
+
+def answered_again(tx: Snapshot, study_id: int, numbers: Sequence[int]) -> list[Trial]:
+    """The trials that were a call's answer, as they are now, without their intermediate measurements.
+
+    All of them, since a repeat must learn which they are. If they have outgrown what clients take, they come without what they
+    may have got since: notes and labels, and if need be reasons and measurements.
+    """
+    found: list[Trial] = []
+    left_out: Mapping[str, Any] = {}
+    later = iter(_LATER)
+    for start in range(0, len(numbers), _PIECE):
+        piece = tx.trials_by_number(study_id, numbers[start : start + _PIECE], full=False)
+        found += [replace(trial, **left_out) for trial in piece]
+        while sum(map(trial_bytes, found)) > LARGEST_REPLY_BYTES and (more := next(later, None)):
+            left_out = {**left_out, **more}
+            found = [replace(trial, **left_out) for trial in found]
+    return found

@@ -41,7 +41,7 @@ from asktell_server.service.failures import given_up, superseded_by
 from asktell_server.service.fronts import Fronts
 from asktell_server.service.limits import Limits
 from asktell_server.service.new_trials import NewTrial, count_violations, numbered, prepared
-from asktell_server.service.reading import Budget, filled, fitting, in_pieces
+from asktell_server.service.reading import Budget, answered_again, filled, fitting, in_pieces
 from asktell_server.service.reads import Reads
 from asktell_server.service.studies import mask_violations, require
 from asktell_server.storage.base import Snapshot, Storage, Transaction
@@ -248,7 +248,7 @@ class Trials:
             first, count = stored.response["first"], stored.response["count"]
             assert isinstance(first, int)
             assert isinstance(count, int)
-            return tx.trials_by_number(study.id, range(first, first + count), full=False)
+            return answered_again(tx, study.id, range(first, first + count))
 
         def look(tx: Snapshot) -> tuple[Study, list[Trial] | None]:
             study = require(tx.study(name.project, name.study), name)
