@@ -207,11 +207,11 @@ def test_an_explanation_goes_last() -> None:
     """Behind every suggestion and warm-up, whoever came first."""
     jobs = _Queue()
     for order, lane in enumerate([_Lane.EXPLAIN, _Lane.WARM_UP, _Lane.AHEAD, _Lane.URGENT]):
-        jobs.put(_Ticket(order, 1, SPEC, (), (), 1, Future(), 0.0), lane)
+        jobs.put(_Ticket(1, SPEC, (), (), order, Future(), 0.0), lane)
 
     taken = [jobs.get() for _ in range(4)]
 
-    assert [ticket.order for ticket in taken if ticket is not None] == [3, 2, 1, 0]
+    assert [ticket.number for ticket in taken if ticket is not None] == [3, 2, 1, 0]
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def jobs_for(
     """What the process would be sent for these histories, as suggestions or as explanations."""
     made = []
     for history, request in asked:
-        ticket = _Ticket(1, 1, SPEC, history, (), 0 if request else 9, Future(), 0.0, (), request)
+        ticket = _Ticket(1, SPEC, history, (), 0 if request else 9, Future(), 0.0, (), request)
         job = pool._workers[0]._job(ticket)
         assert not isinstance(job, worker.WarmUp)
         made.append(job)

@@ -269,12 +269,12 @@ async def test_a_queued_look_ahead_that_is_cancelled_leaves_the_queue(shared: Po
     running = shared.ask(1, study_id=51)
     await shared.begun(51)
     queued = [shared.ask(i, study_id=52, urgent=False) for i in range(100)]
-    waiting = len(shared.worker.queue._lanes[_Lane.AHEAD])
+    waiting = len(list(shared.worker.queue._lanes[_Lane.AHEAD]))
 
     for future in queued:
         future.cancel()
     await settle()
-    left = len(shared.worker.queue._lanes[_Lane.AHEAD])
+    left = len(list(shared.worker.queue._lanes[_Lane.AHEAD]))
     os.kill(pid, signal.SIGCONT)
     await running
 
@@ -302,7 +302,7 @@ async def test_a_running_job_that_is_cancelled_does_no_harm(shared: Pool) -> Non
 
 def a_ticket(order: int, study_id: int = 1) -> _Ticket:
     """A job that nobody computes."""
-    return _Ticket(order, study_id, SPEC, (), (), 1, Future(), 0.0)
+    return _Ticket(study_id, SPEC, (), (), order, Future(), 0.0)
 
 
 def test_urgent_jobs_go_first_and_each_lane_in_order() -> None:
@@ -313,7 +313,7 @@ def test_urgent_jobs_go_first_and_each_lane_in_order() -> None:
 
     taken = [jobs.get() for _ in range(5)]
 
-    assert [ticket.order for ticket in taken if ticket is not None] == [2, 4, 1, 3, 0]
+    assert [ticket.number for ticket in taken if ticket is not None] == [2, 4, 1, 3, 0]
 
 
 def test_projects_take_turns_and_within_a_project_its_studies() -> None:
@@ -327,7 +327,7 @@ def test_projects_take_turns_and_within_a_project_its_studies() -> None:
 
     taken = [jobs.get() for _ in range(11)]
 
-    assert [ticket.order for ticket in taken if ticket is not None] == [0, 9, 1, 10, 2, 3, 4, 5, 6, 7, 8]
+    assert [ticket.number for ticket in taken if ticket is not None] == [0, 9, 1, 10, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_a_look_ahead_that_somebody_waits_for_becomes_urgent() -> None:
@@ -368,7 +368,7 @@ async def test_warm_ups_do_not_pile_up_behind_a_busy_process(shared: Pool) -> No
 
     for study_id in range(100, 150):
         shared.pool.warm_up(study_id, SPEC)
-    waiting = len(shared.worker.queue._lanes[_Lane.WARM_UP])
+    waiting = len(list(shared.worker.queue._lanes[_Lane.WARM_UP]))
     os.kill(shared.pid, signal.SIGCONT)
     await running
 
@@ -529,7 +529,7 @@ def test_sources_travel_with_the_spec() -> None:
     sources = (SourceStudy(SPEC, tuple(results(2))),)
 
     def job(history: int) -> worker.Job:
-        ticket = _Ticket(1, 1, SPEC, tuple(results(history)), (), history + 1, Future(), 0.0, sources)
+        ticket = _Ticket(1, SPEC, tuple(results(history)), (), history + 1, Future(), 0.0, sources)
         made = unstarted._job(ticket)
         assert isinstance(made, worker.Job)
         return made

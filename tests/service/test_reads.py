@@ -199,4 +199,4 @@ async def test_a_caller_that_gives_up_its_turn_leaves_it_to_the_next(*, too_late
     turns.end()
 
     assert waiting[0].cancelled()
-    assert (turns._free, len(turns._projects)) == (1, 0)
+    assert (turns._free, list(turns._waiting)) == (1, [])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import itertools
 import multiprocessing
 import os
 import threading
@@ -32,6 +31,7 @@ from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.space import Point
 from asktell_server.domain.study import StudySpec
 from asktell_server.engine import worker
+from asktell_server.engine.fair_queue import FairQueue
 from asktell_server.observe.metrics import Metrics
 from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
 from asktell_server.optimizers.gp.device import AUTO, DeviceNews
@@ -77,7 +77,6 @@ class _Lane(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class _Ticket:
-    order: int
     study_id: int
     spec: StudySpec
     observations: Sequence[Observation]
@@ -90,70 +89,18 @@ class _Ticket:
     project: str = ""
 
 
-class _Turns:
-    """Tickets of one lane. Projects take turns, within a project studies, within a study tickets go in order of arrival."""
-
-    def __init__(self) -> None:
-        self._projects: OrderedDict[str, OrderedDict[int, OrderedDict[int, _Ticket]]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.all())
-
-    def __bool__(self) -> bool:
-        return bool(self._projects)
-
-    def put(self, ticket: _Ticket) -> None:
-        """Adds a ticket behind those of its study."""
-        studies = self._projects.setdefault(ticket.project, OrderedDict())
-        studies.setdefault(ticket.study_id, OrderedDict())[ticket.order] = ticket
-
-    def next(self) -> _Ticket:
-        """Takes out the ticket whose turn it is, of at least one; its study and its project have the last turn then."""
-        project, studies = next(iter(self._projects.items()))
-        study_id, tickets = next(iter(studies.items()))
-        ticket = next(iter(tickets.values()))
-        studies.move_to_end(study_id)
-        self._projects.move_to_end(project)
-        self.discard(ticket)
-        return ticket
-
-    def discard(self, ticket: _Ticket) -> None:
-        """Takes out a ticket, if it is there."""
-        studies = self._projects.get(ticket.project)
-        tickets = None if studies is None else studies.get(ticket.study_id)
-        if studies is None or tickets is None or tickets.pop(ticket.order, None) is None:
-            return
-        if not tickets:
-            del studies[ticket.study_id]
-        if not studies:
-            del self._projects[ticket.project]
-
-    def of_study(self, study_id: int) -> list[_Ticket]:
-        """The tickets of a study."""
-        return [
-            ticket
-            for studies in self._projects.values()
-            if study_id in studies
-            for ticket in studies[study_id].values()
-        ]
-
-    def all(self) -> list[_Ticket]:
-        """Every ticket."""
-        return [t for studies in self._projects.values() for tickets in studies.values() for t in tickets.values()]
-
-
 class _Queue:
     """What one process is still to do, by lane; a ticket that is cancelled leaves at once."""
 
     def __init__(self) -> None:
-        self._lanes: dict[_Lane, _Turns] = {lane: _Turns() for lane in _Lane}
+        self._lanes: dict[_Lane, FairQueue[int, _Ticket]] = {lane: FairQueue() for lane in _Lane}
         self._changed = threading.Condition()
         self._closed = False
 
     def put(self, ticket: _Ticket, lane: _Lane) -> None:
         with self._changed:
             if not self._closed:
-                self._lanes[lane].put(ticket)
+                self._lanes[lane].put(ticket.project, ticket.study_id, ticket)
                 self._changed.notify()
                 return
         _fail(ticket)
@@ -165,14 +112,14 @@ class _Queue:
     def discard(self, ticket: _Ticket) -> None:
         with self._changed:
             for lane in self._lanes.values():
-                lane.discard(ticket)
+                lane.discard(ticket.project, ticket.study_id, ticket)
 
     def hurry(self, study_id: int) -> None:
         with self._changed:
             ahead = self._lanes[_Lane.AHEAD]
             for ticket in ahead.of_study(study_id):
-                ahead.discard(ticket)
-                self._lanes[_Lane.URGENT].put(ticket)
+                ahead.discard(ticket.project, study_id, ticket)
+                self._lanes[_Lane.URGENT].put(ticket.project, study_id, ticket)
 
     def get(self) -> _Ticket | None:
         """The next ticket; None once the queue is closed."""
@@ -188,7 +135,7 @@ class _Queue:
         """Fails what is left and all that will come."""
         with self._changed:
             self._closed = True
-            left = [ticket for lane in self._lanes.values() for ticket in lane.all()]
+            left = [ticket for lane in self._lanes.values() for ticket in lane]
             self._changed.notify()
         for ticket in left:
             _fail(ticket)
@@ -212,7 +159,6 @@ class WorkerPool:
 
     def __init__(self, config: PoolConfig, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._order = itertools.count()
         self._workers = [_Worker(i, config, metrics) for i in range(config.workers)]
 
     def submit(
@@ -279,8 +225,7 @@ class WorkerPool:
     ) -> Future[Any]:
         future: Future[Any] = Future()
         now = time.perf_counter()
-        order = next(self._order)
-        ticket = _Ticket(order, study_id, spec, observations, pending, number, future, now, sources, request, project)
+        ticket = _Ticket(study_id, spec, observations, pending, number, future, now, sources, request, project)
         self._worker(study_id).put(ticket, lane)
         return future
 

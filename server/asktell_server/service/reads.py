@@ -7,12 +7,12 @@ storage at once: heartbeats, asks that catch up, what is known of callers, house
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.engine.admission import Queue
+from asktell_server.engine.fair_queue import FairQueue
 from asktell_server.storage.base import READERS, Snapshot, Storage
 
 T = TypeVar("T")
@@ -53,11 +53,11 @@ class Reads:
 
 
 class _Turns:
-    """Projects take turns, within a project studies, within a study calls go in order of arrival."""
+    """So many at once, the others in the order of a `FairQueue`."""
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
-        self._projects: OrderedDict[str, OrderedDict[str, dict[asyncio.Future[None], bool]]] = OrderedDict()
+        self._waiting: FairQueue[str, asyncio.Future[None]] = FairQueue()
 
     async def begin(self, project: str, study: str) -> None:
         """Returns when it is the caller's turn, for which there has to be an `end`."""
@@ -65,36 +65,21 @@ class _Turns:
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
-        self._projects.setdefault(project, OrderedDict()).setdefault(study, {})[turn] = True
+        self._waiting.put(project, study, turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._discard(project, study, turn)
+                self._waiting.discard(project, study, turn)
             else:  # it was this caller's turn at that very moment
                 self.end()
             raise
 
     def end(self) -> None:
         """Ends a turn; the next one begins."""
-        while self._projects:
-            project, studies = next(iter(self._projects.items()))
-            study, waiting = next(iter(studies.items()))
-            turn = next(iter(waiting))
-            studies.move_to_end(study)
-            self._projects.move_to_end(project)
-            self._discard(project, study, turn)
+        while self._waiting:
+            turn = self._waiting.next()
             if not turn.done():
                 turn.set_result(None)
                 return
         self._free += 1
-
-    def _discard(self, project: str, study: str, turn: asyncio.Future[None]) -> None:
-        studies = self._projects.get(project, OrderedDict())
-        waiting = studies.get(study, {})
-        if not waiting.pop(turn, False):  # it was taken out before
-            return
-        if not waiting:
-            del studies[study]
-        if not studies:
-            del self._projects[project]
