@@ -37,6 +37,7 @@ from asktell_server.service.bindings import BadConfig
 from asktell_server.service.certificates import CertificateRoles
 from asktell_server.service.limits import Limits
 from asktell_server.service.oidc import OidcConfig
+from asktell_server.settings import FiniteFloat
 
 log = structlog.get_logger()
 
@@ -235,7 +236,7 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     help="Compute processes.",
 )
 @click.option(
-    "--job-limit-s", type=click.FloatRange(1, 86_400), default=_DEFAULT.host.pool.job_limit_s, show_envvar=True,
+    "--job-limit-s", type=FiniteFloat(1, 86_400), default=_DEFAULT.host.pool.job_limit_s, show_envvar=True,
     help="A compute process busy longer than this with one suggestion is replaced.",
 )  # fmt: skip
 @click.option(
@@ -272,15 +273,15 @@ def _tls(options: dict[str, Any]) -> TlsConfig | None:
     help="Results that a suggestion made ahead may not have seen yet.",
 )  # fmt: skip
 @click.option(
-    "--ask-timeout-s", type=click.FloatRange(0.1, 3600), default=_DEFAULT.ask.timeout_s, show_envvar=True,
+    "--ask-timeout-s", type=FiniteFloat(0.1, 3600), default=_DEFAULT.ask.timeout_s, show_envvar=True,
     help="How long an ask without a deadline may wait for a model before it falls back.",
 )  # fmt: skip
 @click.option(
-    "--drain-delay-s", type=click.FloatRange(0, 3600), default=_DEFAULT.drain_delay_s, show_envvar=True,
+    "--drain-delay-s", type=FiniteFloat(0, 3600), default=_DEFAULT.drain_delay_s, show_envvar=True,
     help="After SIGTERM: go on serving for so long, reported as not ready.",
 )  # fmt: skip
 @click.option(
-    "--drain-grace-s", type=click.FloatRange(0, 3600), default=_DEFAULT.drain_grace_s, show_envvar=True,
+    "--drain-grace-s", type=FiniteFloat(0, 3600), default=_DEFAULT.drain_grace_s, show_envvar=True,
     help="After that: how long calls may still take.",
 )  # fmt: skip
 @click.option(

@@ -10,6 +10,7 @@ import click
 
 from asktell._targets import resolve_target
 from asktell.access import Tls
+from asktell.cli.numbers import FiniteFloat
 from asktell.cli.output import printable
 from asktell.cli.problems import BadInput
 from asktell.cli.session import Session
@@ -86,7 +87,7 @@ def _project(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloat(min=0, min_open=True),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from asktell.cli.numbers import metric, standard_error
 from asktell.cli.output import Cell, print_fields, print_json, print_table
 from asktell.cli.records import Record, space_of, trial_record
 from asktell.cli.session import Session, as_json, pass_session
@@ -16,17 +17,6 @@ from asktell.v1.study_pb2 import Study
 from asktell.v1.trial_pb2 import Measurement, Trial
 
 _STATES = [state for state in Trial.State.keys() if state != "STATE_UNSPECIFIED"]  # noqa: SIM118 - not a mapping
-
-
-def _metric(text: str) -> tuple[str, float]:
-    """The metric and the value of `accuracy=0.93`."""
-    metric, equals, number = text.rpartition("=")
-    try:
-        if equals and metric:
-            return metric, float(number)
-    except ValueError:
-        pass  # as wrong as having no "="
-    raise click.BadParameter(f"{text!r} is not of the form METRIC=VALUE with a number, such as accuracy=0.93")
 
 
 @click.command()
@@ -92,9 +82,14 @@ def show(session: Session, study: str, number: int, as_json: bool) -> None:
 @trial.command()
 @click.argument("study")
 @click.argument("number", type=click.IntRange(min=1))
-@click.argument("metrics", nargs=-1, type=_metric, metavar="[METRIC=VALUE]...")
+@click.argument("metrics", nargs=-1, type=metric, metavar="[METRIC=VALUE]...")
 @click.option(
-    "--standard-error", "errors", type=_metric, multiple=True, metavar="METRIC=VALUE", help="How uncertain a metric is."
+    "--standard-error",
+    "errors",
+    type=standard_error,
+    multiple=True,
+    metavar="METRIC=VALUE",
+    help="How uncertain a metric is.",
 )
 @click.option("--step", type=click.IntRange(min=0), help="How far the training was.")
 @click.option("--failed", metavar="REASON", help="The evaluation broke.")

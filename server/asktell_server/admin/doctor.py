@@ -11,9 +11,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from math import isnan
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -21,28 +20,20 @@ from asktell_server.admin import files, options
 from asktell_server.admin.examine import examine, examine_postgresql
 from asktell_server.admin.findings import ERROR, RESTORE, Finding
 from asktell_server.domain.errors import StorageUnavailable
+from asktell_server.settings import FiniteFloat
 from asktell_server.storage import sqlite
 from asktell_server.storage.opening import is_postgresql
-
-
-class _Days(click.FloatRange):
-    """So many days as a date can be ago."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 36_500)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number as given. Fails if it is none."""
-        days = super().convert(value, param, ctx)
-        if isnan(days):  # no bound keeps it out
-            self.fail(f"{value!r} is not a number", param, ctx)
-        return days
 
 
 @click.command()
 @options.database
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-@click.option("--stale-days", type=_Days(), default=7.0, help="Report RUNNING trials without a lease that are older.")
+@click.option(
+    "--stale-days",
+    type=FiniteFloat(0, 36_500),
+    default=7.0,
+    help="Report RUNNING trials without a lease that are older, at most a century.",
+)
 @click.option(
     "--discard-damaged-log",
     is_flag=True,
