@@ -155,6 +155,33 @@ def test_what_a_terminal_would_take_for_a_command(
     assert "STOPPED ( [31mred ]0;title  )" in refused.stderr
 
 
+def test_json_has_nothing_that_a_terminal_would_take_for_a_command(
+    run: Run, environment: dict[str, str], study_file: Path, tmp_path: Path
+) -> None:
+    """Bytes of C1 and DEL are escaped wherever JSON is written, and what is read back is equal; other letters stay."""
+    text = "é\x7f\x80\x9b31m\x9f\xa0\u4e2d"
+    run("study", "create", study_file)
+    with asktell.connect(environment["ASKTELL_TARGET"], project=environment["ASKTELL_PROJECT"]) as client:
+        study = client.get_study("digits")
+        study.ask().tell_failed(text)
+        study.stop(text)
+    path = tmp_path / "export.json"
+    run("export", "digits", path)
+
+    listed = run("trial", "list", "digits", "--json").stdout_bytes
+    shown = run("trial", "show", "digits", "1", "--json").stdout_bytes
+    study_shown = run("study", "show", "digits", "--json").stdout_bytes
+    exported = run("export", "digits").stdout_bytes
+
+    escaped = "é\\u007f\\u0080\\u009b31m\\u009f\xa0\u4e2d".encode()
+    for printed in (listed, shown, study_shown, exported):
+        assert escaped in printed
+        assert not any(0x7F <= ord(character) < 0xA0 for character in printed.decode())
+    assert exported == path.read_bytes()
+    assert json.loads(listed)[0]["state_reason"] == json.loads(shown)["state_reason"] == text
+    assert json.loads(exported)["trials"][0]["state_reason"] == text
+
+
 def test_a_list_of_trials_is_imported_as_well(
     run: Run, run_json: RunJson, filled: str, study_file: Path, tmp_path: Path
 ) -> None:

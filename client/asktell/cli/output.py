@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Cell = float | int | str | bool | None
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+# JSON lets these stand as they are; to some terminals they are the beginnings of commands.
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
 def on_terminal() -> bool:
@@ -49,14 +51,19 @@ def write(text: str) -> None:
     sys.stdout.write(text)
 
 
+def json_text(value: object, indent: int | None = None) -> str:
+    """A JSON document in which no character controls a terminal, and all others are themselves."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).translate(_CONTROLS)
+
+
 def print_json(value: object) -> None:
     """One JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json_text(value, indent=2))
 
 
 def print_json_line(value: object) -> None:
     """One JSON document on one line, at once."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json_text(value))
     sys.stdout.flush()
 
 

@@ -11,7 +11,6 @@ server remembers the ids (at least 24 hours). So a file whose later batch was re
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import click
 
 from asktell.cli import flat
-from asktell.cli.output import print_json, write
+from asktell.cli.output import json_text, print_json, write
 from asktell.cli.problems import BadInput
 from asktell.cli.records import Record, space_of, trial_message, trial_record
 from asktell.cli.session import Session, as_json, pass_session
@@ -57,7 +56,7 @@ def export(session: Session, study: str, file: Path | None, form: str | None) ->
     trials = [trial_record(trial, space) for trial in session.list_trials(name, full=form == "json")]
     if form == "json":
         document = {"format": FORMAT, "version": VERSION, "study": study_document(found), "trials": trials}
-        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        text = json_text(document, indent=1) + "\n"
     else:
         objectives = [objective.metric for objective in found.spec.objectives]
         text = flat.write_csv(flat.columns(space, objectives, trials), (flat.row(trial, space) for trial in trials))
