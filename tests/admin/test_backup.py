@@ -454,6 +454,27 @@ def test_no_backup_is_put_beside_a_log_that_is_not_its_own(tmp_path: Path) -> No
     assert not target.exists()
 
 
+def test_no_backup_takes_the_place_of_a_database_that_is_served(tmp_path: Path) -> None:
+    """Not beside its server, whose log may be empty, nor after it: what was told there is kept. Another backup may be replaced."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    path, other, copy = filled(tmp_path / "one"), filled(tmp_path / "two"), tmp_path / "copy.db"
+    with serving(tmp_path / "two", database=str(other)) as server, stub(server.target) as service:
+        beside = asktell("backup", other, "--db", path, "--force")
+        trial = ask_one(service, STUDY)
+        tell(service, trial.name, 0.5)
+        assert server.stop() == 0
+    after = asktell("backup", other, "--db", path, "--force")
+    first, second = (asktell("backup", copy, "--db", path, "--force") for _ in range(2))
+
+    assert (beside.returncode, after.returncode) == (1, 1)
+    assert "another server has the database" in beside.stderr
+    assert "it is a database, not a backup" in after.stderr
+    assert trials_in(other) == trials_in(path) + 1
+    assert asktell("doctor", "--db", other).returncode == 0
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+
+
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     """Whatever is asked of one."""
     path, pipe = filled(tmp_path), tmp_path / "pipe"

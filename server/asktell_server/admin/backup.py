@@ -11,7 +11,8 @@ import os
 import shutil
 import sqlite3
 import stat
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,15 +41,26 @@ def backup(target: Path, database: str, force: bool) -> None:
         if target.exists() and not force:
             raise click.ClickException(f"{target} exists; choose another name or say --force")
         sqlite.require_file(str(target))
-        _require_no_log(target)
         sqlite.require_one_name(str(source))
         wal.require_whole(str(source))
-        with partial(target) as copy:
+        with _replaceable(target), partial(target) as copy:
             rows = _copied(source, copy)
             put_in_place(copy, target)
     except _FAILURES as error:
         raise click.ClickException(f"no backup was made: {error}") from error
     click.echo(f"{target}: {files.described(rows)}")
+
+
+@contextmanager
+def _replaceable(target: Path) -> Iterator[None]:
+    """For the time in which `target` is overwritten: no server may open it. Raises StorageUnavailable if it is a database in use."""
+    with ExitStack() as held:
+        if target.with_name(target.name + ".lock").exists():  # no server works without
+            held.enter_context(sqlite.lock_file(str(target)))
+        _require_no_log(target)
+        if target.exists() and files.has_been_served(target):
+            raise StorageUnavailable(f"{target} has been served: it is a database, not a backup; choose another name")
+        yield
 
 
 def _require_no_log(file: Path) -> None:

@@ -111,7 +111,7 @@ def _file(path: Path) -> Iterator[Finding]:
         yield Finding("file", WARNING, str(error), "no server opens it before it has one name")
     # A new database lives in its log until the first checkpoint.
     in_its_log = head == b"" and files.log_of(path).exists()
-    if head != b"SQLite format 3\x00" and not in_its_log:
+    if head != files.HEAD and not in_its_log:
         yield Finding("file", ERROR, "it is not a SQLite database", RESTORE)
 
 

@@ -13,6 +13,8 @@ from asktell_server.storage.migrate import known_revisions
 from asktell_server.storage.opening import is_postgresql
 from asktell_server.storage.schema import metadata
 
+# How a SQLite database begins.
+HEAD = b"SQLite format 3\x00"
 # What every schema has had; later ones added to it.
 FIRST_TABLES = {"studies", "trials", "measurements", "requests"}
 
@@ -35,6 +37,13 @@ def sqlite_path(database: str) -> Path:
 def log_of(path: Path) -> Path:
     """The write-ahead log beside a database."""
     return path.with_name(path.name + "-wal")
+
+
+def has_been_served(path: Path) -> bool:
+    """Whether a file is a database in the log mode that servers give it; a backup is in another."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    return head.startswith(HEAD) and head[18:] == b"\x02\x02"
 
 
 def connect(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
