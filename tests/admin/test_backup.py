@@ -27,6 +27,12 @@ from .commands import asktell, fill, filled
 STUDY = "projects/default/studies/kept"
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in order; not to be written."""
+    return filled(tmp_path_factory.mktemp("whole"))
+
+
 def trials_in(path: Path) -> int:
     """Trials in a database."""
     with closing(sqlite3.connect(path)) as connection:
@@ -452,6 +458,21 @@ def test_no_backup_is_put_beside_a_log_that_is_not_its_own(tmp_path: Path) -> No
     assert done.exit_code == 1
     assert "has a log beside it" in done.output
     assert not target.exists()
+
+
+@pytest.mark.parametrize("missing", [1, 60, 4000, 4096])
+def test_a_backup_that_was_cut_short_is_not_restored(missing: int, whole: Path, tmp_path: Path) -> None:
+    """Nor is it by less than a page, which SQLite takes for zeros; doctor sees it too. Nothing is made."""
+    cut, path = tmp_path / "cut.db", tmp_path / "new.db"
+    cut.write_bytes(whole.read_bytes()[:-missing])
+
+    done, doctor = run("restore", cut, "--db", path), run("doctor", "--db", cut)
+
+    assert done.exit_code == 1
+    assert "cannot be restored" in done.stderr
+    assert doctor.exit_code == 2
+    assert "integrity" in doctor.output
+    assert not path.exists()
 
 
 def test_no_backup_takes_the_place_of_a_database_that_is_served(tmp_path: Path) -> None:

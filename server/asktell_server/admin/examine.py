@@ -44,7 +44,7 @@ def examine(path: Path, now: datetime, stale_days: float) -> list[Finding]:
         served = is_served(path)
         with closing(files.connect(path)) as connection:
             connection.execute("BEGIN")
-            for step in (_integrity, _sqlite_schema, _types):
+            for step in (_length, _integrity, _sqlite_schema, _types):
                 found += step(connection)
                 if any(finding.severity == ERROR or finding.check == "schema" for finding in found):
                     return found
@@ -140,6 +140,15 @@ def _log(path: Path) -> Iterator[Finding]:
             *("log", WARNING, f"the log has {size / 2**20:.0f} MiB: something keeps it from being written back"),
             "look for a program that reads the database without end (a backup that hangs); restarting the server helps as well",
         )
+
+
+def _length(connection: sqlite3.Connection) -> Iterator[Finding]:
+    log = files.log_of(Path(connection.execute("PRAGMA database_list").fetchone()[2]))
+    if log.exists() and log.stat().st_size:
+        return  # what the file lacks may be there
+    short = files.cut_short(connection)
+    if short is not None:
+        yield Finding("integrity", ERROR, short, RESTORE)
 
 
 def _integrity(connection: sqlite3.Connection) -> Iterator[Finding]:

@@ -66,9 +66,20 @@ def _text(raw: bytes) -> str | bytes:
         return raw
 
 
+def cut_short(connection: sqlite3.Connection) -> str | None:
+    """How much is missing at the end of a database without a log; None if nothing. SQLite takes zeros for what a page lacks."""
+    (page_size,), (pages,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_size", "page_count"))
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    missing = page_size * pages - Path(path).stat().st_size
+    return f"it is cut short: {missing} bytes are missing at its end" if missing > 0 else None
+
+
 def problem_with(connection: sqlite3.Connection) -> str | None:
-    """Why the file is no whole database of this release or an earlier one; None if it is."""
+    """Why the file, which has no log, is no whole database of this release or an earlier one; None if it is."""
     try:
+        short = cut_short(connection)
+        if short is not None:
+            return short
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
         if found != ["ok"]:
             return f"it is damaged: {'; '.join(found)}"
@@ -79,7 +90,7 @@ def problem_with(connection: sqlite3.Connection) -> str | None:
         unknown = versions - known_revisions()
         if unknown or not versions:
             return f"a newer release made it (schema {', '.join(sorted(unknown)) or 'unknown'})"
-    except sqlite.FAILURES as error:
+    except (*sqlite.FAILURES, OSError) as error:
         return f"it cannot be read: {error}"
     return None
 
