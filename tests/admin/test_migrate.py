@@ -66,13 +66,20 @@ def test_a_postgresql_database(postgres: PostgresServer) -> None:
 
 
 def test_tokens_in_postgresql(postgres_url: str) -> None:
-    """A token can be made, listed and revoked in a new database, beside servers or without."""
+    """A token can be made, listed and revoked in a new database, beside servers or without; but no command about them makes one."""
+    too_early = asktell("token", "list", "--database", postgres_url)
+    with psycopg.connect(postgres_url) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert asktell("migrate", "--database", postgres_url).returncode == 0
     made = asktell("token", "create", "ci", "--role", "worker", "--project", "p", "--database", postgres_url)
     listed = asktell("token", "list", "--database", postgres_url)
     token_id = listed.stdout.split()[0]
     revoked = asktell("token", "revoke", token_id, "--database", postgres_url)
     twice = asktell("token", "revoke", token_id, "--database", postgres_url)
 
+    assert too_early.returncode == 1
+    assert "is not a database of AskTell; `asktell migrate`" in too_early.stderr
+    assert tables == []
     assert made.returncode == 0, made.stderr
     assert "active" in listed.stdout
     assert revoked.returncode == 0, revoked.stderr

@@ -23,12 +23,17 @@ T = TypeVar("T")
 def write_postgresql(url: str, work: Callable[[Transaction], T]) -> T:
     """Runs `work`, which must touch nothing but tokens, in a transaction; durable when this returns.
 
-    The schema is brought up to date first. Raises StorageUnavailable.
+    A schema that is there is brought up to date first. Raises StorageUnavailable, also where there is none: a mistyped URL must
+    not put tables beside another program's.
     """
     target = Target(url)
-    upgraded(target)
     connection = target.connect()
     try:
+        if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
+            raise StorageUnavailable(
+                f"{target.location} is not a database of AskTell; `asktell migrate` or `asktell serve` makes it one"
+            )
+        upgraded(target)
         with connection.transaction():
             return work(PlainTransaction(connection, compiled()))
     except psycopg.Error as error:
