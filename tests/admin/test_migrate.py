@@ -14,6 +14,8 @@ from asktell_server.testing.postgresql import PostgresServer
 
 from .commands import asktell
 
+RELEASED = Path(__file__).parents[1] / "storage" / "released"
+
 
 def test_a_new_database_gets_the_newest_schema(tmp_path: Path) -> None:
     """After it the tables are there, and doing it again changes nothing."""
@@ -63,6 +65,27 @@ def test_a_postgresql_database(postgres: PostgresServer) -> None:
     with psycopg.connect(url) as connection:
         tables = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables")}
     assert {"studies", "trials", "measurements", "requests", "alembic_version"} <= tables
+
+
+def test_a_schema_that_comes_first_later_changes_nothing(postgres: PostgresServer) -> None:
+    """Where one with the user's name was made after the tables: what an upgrade adds goes beside them, and doctor finds them."""
+    url = postgres.new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute((RELEASED / "r0001.postgresql.sql").read_bytes())
+        connection.execute("RESET search_path")
+        connection.execute("TRUNCATE studies, requests CASCADE")  # made for the codec, not to fit together
+        connection.execute("CREATE SCHEMA AUTHORIZATION CURRENT_USER")
+        assert connection.execute("SELECT current_schema() <> 'public'").fetchone() == (True,)
+
+        old = asktell("doctor", "--database", url)
+        done = asktell("migrate", "--database", url)
+        new = asktell("doctor", "--database", url)
+
+        schemas = connection.execute("SELECT schemaname FROM pg_tables WHERE schemaname !~ '^(pg_|information)'").fetchall()
+    assert (old.returncode, done.returncode) == (1, 0), old.stdout + done.stderr
+    assert "`asktell migrate`" in old.stdout
+    assert set(schemas) == {("public",)}
+    assert new.returncode == 0, new.stdout
 
 
 def test_tokens_in_postgresql(postgres_url: str) -> None:

@@ -25,7 +25,7 @@ from asktell_server.admin.rows import Moment, examine_rows
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.space import shown
 from asktell_server.storage import sqlite, wal
-from asktell_server.storage.migrate import known_revisions, newest_revision
+from asktell_server.storage.migrate import VERSIONED_SCHEMA, known_revisions, newest_revision
 from asktell_server.storage.schema import metadata
 
 LITTLE_ROOM, HARDLY_ROOM = 200 * 2**20, 20 * 2**20
@@ -63,7 +63,7 @@ def examine_postgresql(url: str, now: datetime, stale_days: float) -> list[Findi
         with reading_postgresql(url) as database:
             columns: dict[str, set[str]] = {}
             for table, column in database.each(
-                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+                f"SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = ({VERSIONED_SCHEMA})"  # noqa: S608 - our own query
             ):
                 columns.setdefault(table, set()).add(column)
             versions = (

@@ -75,6 +75,12 @@ def upgrade_sqlite(connection: sqlite3.Connection) -> None:
         raise StorageUnavailable(f"the database's schema cannot be brought up to date: {reason}") from error
 
 
+# The PostgreSQL schema in which the tables are, by that of the version; no row if there are none.
+VERSIONED_SCHEMA = (
+    "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+    "WHERE pg_class.oid = to_regclass('alembic_version')"
+)
+
 # Of the advisory lock under which a schema is made or upgraded: "asktell" in ASCII.
 _LOCK = 0x61736B74656C6C
 
@@ -84,6 +90,10 @@ def upgrade_postgresql(connection: Any) -> None:
 
     Servers that start at once queue here: the first does it, the others find it done.
     """
+    # Tables of a schema that came to be later and is searched first (one with the user's name, say) would not be where the others are.
+    found = connection.execute(f"SELECT quote_ident(schema) FROM ({VERSIONED_SCHEMA}) AS versioned (schema)").fetchone()
+    if found is not None:
+        connection.execute(f"SET search_path TO {found[0]}")
     connection.autocommit = False
     engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
     try:
