@@ -276,6 +276,28 @@ def test_rows_on_postgresql_are_examined_too(
     assert status == max({"warning": 1, "error": 2}[finding["level"]] for finding in findings)
 
 
+def test_what_doctor_advises_on_postgresql_can_be_done(whole_postgresql: str, postgres: PostgresServer) -> None:
+    """No restore of files. A token that cannot be read is neither found nor in the way once it is revoked. Two schemas end in a line."""
+    url = postgres.new_database(like=whole_postgresql)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO tokens VALUES ('t1', 'x', 'n', '[[\"KING\", null]]', 1, NULL, NULL)")
+        bad_token = examined_postgresql(url)
+        revoked = asktell("token", "revoke", "t1", "--db", url)
+        after, listed = examined_postgresql(url), asktell("token", "list", "--db", url)
+        connection.execute("UPDATE studies SET succeeded_count = succeeded_count + 1")
+        counts = examined_postgresql(url)
+        connection.execute("INSERT INTO alembic_version VALUES ('r0001')")
+        versions, migrated = examined_postgresql(url), asktell("migrate", "--db", url)
+
+    assert "asktell token revoke t1" in bad_token[1][0]["mend"]
+    assert (revoked.returncode, after, listed.returncode) == (0, (0, []), 0), listed.stderr
+    assert all("pg_restore" in finding["mend"] for finding in counts[1] + versions[1])
+    assert "of several schemas" in versions[1][0]["message"]
+    assert migrated.returncode == 1
+    assert "Traceback" not in migrated.stderr
+    assert "cannot be brought up to date" in migrated.stderr
+
+
 def test_what_is_no_database_on_postgresql_is_found(postgres: PostgresServer) -> None:
     """An empty one, and one that is not there: status 2, no password in what is said, and nothing is made."""
     url = postgres.new_database()
@@ -304,6 +326,25 @@ def test_a_damaged_page_is_found(path: Path) -> None:
 
     assert status == 2
     assert findings[0]["check"] == "integrity"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_database_where_nothing_can_be_written_is_examined_and_copied(path: Path, tmp_path: Path) -> None:
+    """A stopped one on a read-only mount, such as a snapshot of a disk, though SQLite would write beside it."""
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    shutil.copy(path, snapshot)
+    if subprocess.run(["mount", "--bind", snapshot, snapshot], check=False).returncode:
+        pytest.skip("mounts are not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", snapshot], check=True)
+        found = examined(snapshot / path.name)
+        made = asktell("backup", tmp_path / "copy.db", "--db", snapshot / path.name)
+    finally:
+        subprocess.run(["umount", "-l", snapshot], check=True)
+
+    assert found == (0, [])
+    assert made.returncode == 0, made.stderr
 
 
 def test_what_is_no_database_is_found(tmp_path: Path) -> None:

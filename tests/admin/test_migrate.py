@@ -81,7 +81,9 @@ def test_a_schema_that_comes_first_later_changes_nothing(postgres: PostgresServe
         done = asktell("migrate", "--database", url)
         new = asktell("doctor", "--database", url)
 
-        schemas = connection.execute("SELECT schemaname FROM pg_tables WHERE schemaname !~ '^(pg_|information)'").fetchall()
+        schemas = connection.execute(
+            "SELECT schemaname FROM pg_tables WHERE schemaname !~ '^(pg_|information)'"
+        ).fetchall()
     assert (old.returncode, done.returncode) == (1, 0), old.stdout + done.stderr
     assert "`asktell migrate`" in old.stdout
     assert set(schemas) == {("public",)}

@@ -13,6 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from sqlalchemy import Column, Table, Text
 
 from asktell_server.admin import files
-from asktell_server.admin.findings import ERROR, MAX_SHOWN, RESTORE, WARNING, Finding, first_few
+from asktell_server.admin.findings import ERROR, MAX_SHOWN, RESTORE, RESTORE_POSTGRESQL, WARNING, Finding, first_few
 from asktell_server.admin.rows import Moment, examine_rows
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.space import shown
@@ -78,7 +79,7 @@ def examine_postgresql(url: str, now: datetime, stale_days: float) -> list[Findi
         found.append(
             Finding("database", ERROR, error.message, "see to PostgreSQL, or give the URL that the server has")
         )
-    return found
+    return [replace(finding, mend=finding.mend.replace(RESTORE, RESTORE_POSTGRESQL)) for finding in found]
 
 
 def is_served(path: Path) -> bool:
@@ -216,6 +217,8 @@ def _schema(versions: set[str], columns_of: Callable[[str], set[str]]) -> Iterat
             f"a newer release made it (schema {', '.join(versions)})",
             "use that release or a newer one",
         )
+    elif len(versions) > 1:
+        yield Finding("schema", ERROR, f"it is said to be of several schemas, {', '.join(sorted(versions))}", RESTORE)
     elif versions != {newest_revision()}:
         yield Finding(
             "schema", WARNING, f"its schema is {', '.join(versions)}, not {newest_revision()}", "`asktell migrate`"

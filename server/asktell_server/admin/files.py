@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -52,11 +53,16 @@ def connect(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
     `immutable`: nobody writes the file and there is no log. Raises sqlite.FAILURES, and StorageUnavailable for what is no file.
     """
     sqlite.require_file(str(path))
-    mode = "immutable=1" if immutable else "mode=ro"
+    mode = "immutable=1" if immutable or _is_snapshot(path) else "mode=ro"
     connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, isolation_level=None, timeout=30)
     connection.text_factory = _text
     connection.execute("PRAGMA query_only=ON")
     return connection
+
+
+def _is_snapshot(path: Path) -> bool:
+    """Whether there is no log and none can be made: then SQLite, which cannot make the index of a log either, needs neither."""
+    return not log_of(path).exists() and bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
 
 
 def _text(raw: bytes) -> str | bytes:

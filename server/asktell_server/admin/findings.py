@@ -9,6 +9,9 @@ from dataclasses import dataclass
 WARNING, ERROR = 1, 2
 MAX_SHOWN = 5
 RESTORE = "stop the server and `asktell restore` the last backup that doctor finds whole"
+RESTORE_POSTGRESQL = (
+    "stop the servers and bring the last good backup back (`pg_restore`, or PostgreSQL's point-in-time recovery)"
+)
 
 
 @dataclass(frozen=True)

@@ -295,7 +295,7 @@ def _tokens(each: Query) -> Iterator[Finding]:
             wrong = _wrong_with(codec.token_from_row(row))
         except UNREADABLE as error:
             wrong = f"cannot be read: {_reason(error)}"
-        if wrong:
+        if wrong and codec.is_active_token(row):  # what is revoked does no harm
             mend = f"`asktell token revoke {row[0]}`, and make another"
             yield Finding("tokens", ERROR, f"token {row[0]} {wrong}", mend)
 

@@ -415,6 +415,11 @@ def token_row(token: Token) -> Row:
     }
 
 
+def is_active_token(values: Values) -> bool:
+    """Whether a row of a token, which may be unreadable otherwise, is not revoked."""
+    return values[-1] is None
+
+
 def token_from_row(values: Values) -> Token:
     """The token."""
     id_, digest, name, grants, create_time, expire_time, revoke_time = values

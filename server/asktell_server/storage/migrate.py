@@ -86,12 +86,15 @@ _LOCK = 0x61736B74656C6C
 
 
 def upgrade_postgresql(connection: Any) -> None:
-    """`upgrade` in one transaction of a psycopg connection, which is closed in the end.
+    """`upgrade` in one transaction of a psycopg connection, which is closed in the end; raises StorageUnavailable also for
+    several versions at once.
 
     Servers that start at once queue here: the first does it, the others find it done.
     """
     # Tables of a schema that came to be later and is searched first (one with the user's name, say) would not be where the others are.
-    found = connection.execute(f"SELECT quote_ident(schema) FROM ({VERSIONED_SCHEMA}) AS versioned (schema)").fetchone()
+    found = connection.execute(
+        f"SELECT quote_ident(schema) FROM ({VERSIONED_SCHEMA}) AS versioned (schema)"  # noqa: S608 - our own query
+    ).fetchone()
     if found is not None:
         connection.execute(f"SET search_path TO {found[0]}")
     connection.autocommit = False
@@ -100,5 +103,7 @@ def upgrade_postgresql(connection: Any) -> None:
         with engine.begin() as wrapped:
             wrapped.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
             upgrade(wrapped)
+    except CommandError as error:
+        raise StorageUnavailable(f"the database's schema cannot be brought up to date: {error}") from error
     finally:
         engine.dispose()

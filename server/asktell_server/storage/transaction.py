@@ -304,8 +304,15 @@ class SqlTransaction:
         return None if row is None else codec.token_from_row(row)
 
     def tokens(self) -> list[Token]:
-        """All bearer tokens by time of creation."""
-        return [codec.token_from_row(row) for row in self._all(self._statements.tokens, {})]
+        """All bearer tokens by time of creation, without those that cannot be read and are revoked."""
+        found = []
+        for row in self._all(self._statements.tokens, {}):
+            try:
+                found.append(codec.token_from_row(row))
+            except codec.UNREADABLE:
+                if codec.is_active_token(row):
+                    raise
+        return found
 
     def insert_token(self, token: Token) -> None:
         """Adds a bearer token."""
