@@ -101,6 +101,22 @@ ROWS = [
     ("UPDATE studies SET next_number = 3 WHERE name = 'kept'", "numbers", "the next number is 3, but trial 8 exists"),
     ("DELETE FROM trials WHERE number = 2", "numbers", "1 trials are missing: 2"),
     ("UPDATE studies SET revision = 2 WHERE name = 'kept'", "revisions", "is at revision"),
+    (
+        (
+            "INSERT INTO requests (scope, request_id, fingerprint, response, time) "
+            "SELECT 'Ask x', 'words', fingerprint, '{\"numbers\":[\"x\"]}', time FROM requests LIMIT 1"
+        ),
+        "requests",
+        "request 'words' of 'Ask x': it is said to have answered",
+    ),
+    (
+        (
+            "INSERT INTO requests (scope, request_id, fingerprint, response, time) "
+            "SELECT 'Ask x', 'large', fingerprint, '{\"numbers\":[99999999999999999999]}', time FROM requests LIMIT 1"
+        ),
+        "requests",
+        "request 'large' of 'Ask x': it is said to have answered",
+    ),
     ("UPDATE trials SET finish_revision = NULL WHERE number = 7", "revisions", "its result has revision None"),
     (
         "UPDATE trials SET finish_revision = (SELECT finish_revision FROM trials t WHERE t.number = 6) WHERE number = 7",

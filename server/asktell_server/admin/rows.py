@@ -282,6 +282,8 @@ def _requests(each: Query, moment: Moment) -> Iterator[Finding]:
             well = isinstance(response, dict) and all(
                 isinstance(response.get(name), kind) for name, kind in wanted.items()
             )
+            numbers = response.get("numbers", []) if well and isinstance(response, dict) else []
+            well = well and all(type(number) is int and 0 < number < 2**63 for number in numbers)
             wrong = "" if well else f"it is said to have answered {shown(response)}"
         except UNREADABLE as error:
             wrong = _reason(error)
