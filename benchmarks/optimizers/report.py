@@ -343,7 +343,7 @@ favoured.
 - Regrets below 1e-8 count as 1e-8 (1e-3 on noisy and real problems, 1e-4 of hypervolume).
 - **Ranks** are among the peers of a table, in each cell of problem and seed; 1 is best. *Best in*: the share of cells
   in which nobody was better. A run that failed counts as the worst run of its cell.
-- In brackets: 95 % intervals, bootstrap over seeds."""
+- In means each problem counts alike, however many seeds it has. In brackets: 95 % intervals, bootstrap over seeds."""
 
 
 def _latency_measured(path: Path) -> str:

@@ -147,19 +147,16 @@ class Interval:
 
 
 def over_seeds(cells: Mapping[tuple[str, int], float], rng: np.random.Generator) -> Interval:
-    """The mean over cells (problem, seed), and how it varies when seeds are drawn anew: seeds are resampled within each
-    problem, problems are kept.
+    """The mean over cells (problem, seed) in which each problem counts alike, however many seeds it has, and how it varies when seeds
+    are drawn anew: seeds are resampled within each problem, problems are kept.
     """
     by_problem: dict[str, list[float]] = defaultdict(list)
     for (problem, _), value in cells.items():
         by_problem[problem].append(value)
     groups = [np.array(values) for values in by_problem.values()]
-    sums = np.zeros(RESAMPLES)
-    for group in groups:
-        sums += group[rng.integers(len(group), size=(RESAMPLES, len(group)))].sum(axis=1)
-    means = sums / len(cells)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(np.mean(list(cells.values()))), float(low), float(high))
+    drawn = [group[rng.integers(len(group), size=(RESAMPLES, len(group)))].mean(axis=1) for group in groups]
+    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
+    return Interval(float(np.mean([group.mean() for group in groups])), float(low), float(high))
 
 
 def ranks(scores: Mapping[str, float]) -> dict[str, float]:

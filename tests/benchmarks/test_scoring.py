@@ -187,6 +187,14 @@ def test_head_to_head_by_hand() -> None:
     assert head_to_head(runs, "a", "nobody", {}) is None
 
 
+def test_a_problem_counts_alike_with_one_seed_or_many() -> None:
+    """Ten more seeds of one problem do not draw the mean towards it."""
+    few = over_seeds({("a", 0): 0.0, ("b", 0): 1.0}, np.random.default_rng(0))
+    many = over_seeds({("a", 0): 0.0} | {("b", seed): 1.0 for seed in range(10)}, np.random.default_rng(0))
+
+    assert few.mean == many.mean == 0.5
+
+
 def test_intervals_are_over_seeds_within_problems() -> None:
     """Problems that differ widely do not widen the interval; seeds that differ do."""
     rng = np.random.default_rng(0)
