@@ -216,6 +216,20 @@ def test_more_trials_than_one_call_takes_are_sent_in_batches(
     assert values == [float(i) for i in range(2500)]
 
 
+def test_rows_that_are_there_twice_are_imported_twice(run: Run, run_json: RunJson, study_file: Path, tmp_path: Path) -> None:
+    """Two thousand equal rows are two requests of equal trials, and the second is no repeat of the first; the file once more is."""
+    run("study", "create", study_file)
+    path = tmp_path / "many.csv"
+    _many(path, largest_lr=0.01)
+    header, first = path.read_text().splitlines(keepends=True)[:2]
+    path.write_text(header + 2000 * first)
+
+    run("import", path, "--study", "digits")
+    run("import", path, "--study", "digits")
+
+    assert run_json("study", "show", "digits")["trial_counts"]["succeeded"] == 2000
+
+
 def test_an_import_that_the_server_refuses_half_way_can_be_corrected_and_repeated(
     run: Run, run_json: RunJson, study_file: Path, tmp_path: Path
 ) -> None:

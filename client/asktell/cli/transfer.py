@@ -172,7 +172,8 @@ def _send(session: Session, name: StudyName, trials: list[tuple[str, Trial]]) ->
     for batch in _batches(trials):
         places = [place for place, _ in batch]
         try:
-            session.call("CreateTrials", _request(name, [trial for _, trial in batch]), service.CreateTrialsResponse)
+            request = _request(name, [trial for _, trial in batch], sent)
+            session.call("CreateTrials", request, service.CreateTrialsResponse)
         except AskTellError as error:
             error.violations = tuple(_in_file(violation, places) for violation in error.violations)
             if sent:
@@ -205,7 +206,9 @@ def _batches(trials: Iterable[tuple[str, Trial]]) -> Iterator[list[tuple[str, Tr
         yield batch
 
 
-def _request(name: StudyName, batch: list[Trial]) -> service.CreateTrialsRequest:
+def _request(name: StudyName, batch: list[Trial], before: int) -> service.CreateTrialsRequest:
+    """`before`: trials of the file that come before it, since a file may say the same thing twice."""
     request = service.CreateTrialsRequest(parent=str(name), trials=batch)
-    request.request_id = f"import-{hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()}"
+    content = b"%d " % before + request.SerializeToString(deterministic=True)
+    request.request_id = f"import-{hashlib.sha256(content).hexdigest()}"
     return request
