@@ -111,22 +111,27 @@ def explain(
     return Call("ExplainStudy", request, service.ExplainStudyResponse, patient=True)
 
 
+def _text(reason: object) -> str:
+    """As much of a reason as a trial takes; what no UTF-8 can hold, half a surrogate pair say, is spelt out."""
+    return str(reason).encode("utf-8", "backslashreplace").decode()[:MAX_REASON_CHARACTERS]
+
+
 def tell_succeeded(trial: str, measurement: trial_pb2.Measurement) -> Call[service.TellResponse]:
     return Call("Tell", service.TellRequest(name=trial, measurement=measurement), service.TellResponse)
 
 
 def tell_infeasible(trial: str, reason: str) -> Call[service.TellResponse]:
-    result = service.TellRequest.Infeasible(reason=reason[:MAX_REASON_CHARACTERS])
+    result = service.TellRequest.Infeasible(reason=_text(reason))
     return Call("Tell", service.TellRequest(name=trial, infeasible=result), service.TellResponse)
 
 
 def tell_failed(trial: str, reason: str) -> Call[service.TellResponse]:
-    result = service.TellRequest.Failed(reason=reason[:MAX_REASON_CHARACTERS])
+    result = service.TellRequest.Failed(reason=_text(reason))
     return Call("Tell", service.TellRequest(name=trial, failed=result), service.TellResponse)
 
 
 def tell_pruned(trial: str, reason: str, measurement: trial_pb2.Measurement | None) -> Call[service.TellResponse]:
-    result = service.TellRequest.Pruned(reason=reason[:MAX_REASON_CHARACTERS], measurement=measurement)
+    result = service.TellRequest.Pruned(reason=_text(reason), measurement=measurement)
     return Call("Tell", service.TellRequest(name=trial, pruned=result), service.TellResponse)
 
 
@@ -238,7 +243,7 @@ def _finished(trial: FinishedTrial) -> trial_pb2.Trial:
     message = trial_pb2.Trial(
         parameters=point_to_proto(trial.params),
         state=trial_pb2.Trial.State.Value(trial.state),
-        state_reason=trial.reason[:MAX_REASON_CHARACTERS],
+        state_reason=_text(trial.reason),
         worker=trial.worker,
         notes=trial.notes,
         labels=trial.labels,

@@ -23,7 +23,7 @@ from asktell._objective import (
     untold,
 )
 from asktell._progress import make_progress
-from asktell.errors import AskTellError, TrialInfeasible, TrialPruned
+from asktell.errors import AskTellError, InvalidArgument, TrialInfeasible, TrialPruned
 from asktell.records import StopAdvice, StopCause
 
 if TYPE_CHECKING:
@@ -197,8 +197,14 @@ class _Run:
             if not trial.state.ended:
                 self._say_farewell(trial)
             raise
-        if not trial.state.ended:
+        if trial.state.ended:
+            return
+        try:
             trial.end(call)
+        except InvalidArgument as error:  # it is the result that is wrong: an error of the objective's
+            self._tell_error(trial, error)
+            if not isinstance(error, self._catch):
+                raise
 
     def _tell_error(self, trial: Trial, error: Exception) -> None:
         try:

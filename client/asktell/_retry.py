@@ -3,7 +3,7 @@
 A logical call has one deadline budget and one request (with one request_id, so that a repeat cannot act twice). The
 budget is split into attempts:
 
-    an attempt may take     half of what is left (a call that may wait for a model), else at most 15 s
+    an attempt may take     half of what is left, up to an hour (a call that may wait for a model), else at most 15 s
     UNAVAILABLE             again after a pause drawn from (0, min(2 s, 0.1 s * 2^n)): exponential backoff, full jitter
     DEADLINE_EXCEEDED       likewise, while budget is left: the attempt's deadline was ours, not the caller's
     ABORTED                 likewise, when the reason is CONCURRENT_UPDATE
@@ -27,6 +27,7 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _LONGEST_QUICK_ATTEMPT_S = 15.0
 _SHORTEST_PATIENT_ATTEMPT_S = 5.0
+_LONGEST_PATIENT_ATTEMPT_S = 3600.0  # gRPC takes a deadline centuries away for one that has passed
 _QUIET_S = 2.0  # a person hears of an outage that lasts longer, and may last as much longer
 
 
@@ -55,7 +56,7 @@ class Attempts:
         """Seconds that the attempt beginning now may take."""
         left_s = max(self._deadline_s - now_s, 0.001)
         if self._patient:
-            return min(left_s, max(left_s / 2, _SHORTEST_PATIENT_ATTEMPT_S))
+            return min(left_s, max(left_s / 2, _SHORTEST_PATIENT_ATTEMPT_S), _LONGEST_PATIENT_ATTEMPT_S)
         return min(left_s, _LONGEST_QUICK_ATTEMPT_S)
 
     def pause_s(self, error: AskTellError, now_s: float) -> float | None:

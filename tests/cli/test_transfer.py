@@ -216,7 +216,9 @@ def test_more_trials_than_one_call_takes_are_sent_in_batches(
     assert values == [float(i) for i in range(2500)]
 
 
-def test_rows_that_are_there_twice_are_imported_twice(run: Run, run_json: RunJson, study_file: Path, tmp_path: Path) -> None:
+def test_rows_that_are_there_twice_are_imported_twice(
+    run: Run, run_json: RunJson, study_file: Path, tmp_path: Path
+) -> None:
     """Two thousand equal rows are two requests of equal trials, and the second is no repeat of the first; the file once more is."""
     run("study", "create", study_file)
     path = tmp_path / "many.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from asktell import (
     StopCause,
     StudyState,
     TransferSource,
+    TrialPruned,
     TrialState,
     _local,
     aio,
@@ -164,6 +167,52 @@ def test_optimize_goes_on_and_stops(client: asktell.Client) -> None:
     assert counted[1] == 6
     assert study.trial_counts.succeeded == 12
     assert study.state is StudyState.COMPLETED
+
+
+@pytest.mark.parametrize("result", [{"los": 1.0}, {}, {"loss": 1.0, "a b": 1.0}], ids=["typo", "nothing", "bad name"])
+async def test_a_result_that_is_refused_ends_its_trial(client: asktell.Client, result: dict[str, float]) -> None:
+    """As FAILED, and raised unless it is one of `catch`; no trial is left running."""
+    for name, n_trials in (("refused", 1), ("caught", 3)):
+        study = client.create_study(f"{name}-{len(result)}-{'los' in result}", {"x": Float(0, 1)}, minimize="loss")
+        if name == "caught":
+            study.optimize(lambda _: result, 3, catch=asktell.InvalidArgument)
+        else:
+            with pytest.raises(asktell.InvalidArgument):
+                study.optimize(lambda _: result, 3)
+        assert [trial.state for trial in study.trials()] == [TrialState.FAILED] * n_trials
+    async with await aio.connect(client.target) as there:
+        again = await there.get_study(study.name.rpartition("/")[2])
+
+        async def objective(_: aio.AsyncTrial) -> dict[str, float]:
+            return result
+
+        with pytest.raises(asktell.InvalidArgument):
+            await again.optimize(objective, 5)
+        assert {trial.state async for trial in again.trials()} == {TrialState.FAILED}
+
+
+def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
+    """As file names that are no text come out of Python: the error itself is told and raised."""
+    study = client.create_study("surrogates", {"x": Float(0, 1)}, minimize="loss")
+
+    def objective(trial: asktell.Trial) -> float:
+        if trial.number == 1:
+            raise TrialPruned("half a pair: \ud800")
+        raise RuntimeError("bad file \udcff")
+
+    with pytest.raises(RuntimeError, match="bad file"):
+        study.optimize(objective, 2)
+
+    reasons = [trial.state_reason for trial in study.trials()]
+    assert reasons == ["half a pair: \\ud800", "RuntimeError: bad file \\udcff"]
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12, timedelta.max])
+def test_an_ask_may_have_all_the_time_in_the_world(client: asktell.Client, timeout: float | timedelta) -> None:
+    """A deadline beyond what gRPC can count is answered like any other."""
+    study = client.create_study(f"patient-{str(timeout)[:3]}", {"x": Float(0, 1)}, minimize="loss", if_exists="use")
+
+    assert study.ask(timeout=timeout).number >= 1
 
 
 def test_a_model_explains_itself(client: asktell.Client) -> None:

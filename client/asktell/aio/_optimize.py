@@ -18,7 +18,7 @@ from asktell._objective import (
     untold,
 )
 from asktell._progress import make_progress
-from asktell.errors import AskTellError, TrialInfeasible, TrialPruned
+from asktell.errors import AskTellError, InvalidArgument, TrialInfeasible, TrialPruned
 
 if TYPE_CHECKING:
     from asktell.aio.study import AsyncStudy, AsyncTrial
@@ -144,8 +144,14 @@ class _Run:
             if not trial.state.ended:
                 await self._say_farewell(trial)
             raise
-        if not trial.state.ended:
+        if trial.state.ended:
+            return
+        try:
             await trial.end(call)
+        except InvalidArgument as error:  # it is the result that is wrong: an error of the objective's
+            await self._tell_error(trial, error)
+            if not isinstance(error, self._catch):
+                raise
 
     async def _tell_error(self, trial: AsyncTrial, error: Exception) -> None:
         try:
