@@ -136,7 +136,7 @@ class App:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._metrics = metrics = Metrics(self.registry, version("asktell"))
         self.storage = storage if storage is not None else open_storage(config.database, observer=metrics)
-        self.storage.listen(self._heard)
+        self.storage.listen(self._heard, self._went_back)
         admission, limits = Admission(config.admission, metrics), config.limits
         self.host = EngineHost(config.host, self._load, metrics, self._load_sources, admission)
         self._bell = Bell()
@@ -328,6 +328,10 @@ class App:
             self._bell.ring(commit.study_id)
         if not changed:
             self._bell.ring_all()
+
+    def _went_back(self) -> None:
+        self.host.went_back()
+        self._bell.ring_all()
 
     async def _load_sources(self, study: Study) -> tuple[SourceStudy, ...]:
         return await self.storage.read(lambda tx: read_sources(tx, study))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -444,3 +446,21 @@ async def test_what_is_old_is_forgotten_piece_by_piece(running: InProcess, monke
         left.append(sum(each is not None for each in stored))
 
     assert left == [3, 0, 0]
+
+
+async def test_a_trial_that_cannot_be_read_keeps_no_other_from_running_out(tmp_path: Path) -> None:
+    """A row that was damaged stays as it is; the other leases end."""
+    path, clock = tmp_path / "studies.db", SetClock()
+    async with in_process(str(path), clock) as running:
+        study = await _study(running)
+        trials = [await _ask(running, study) for _ in range(3)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trials SET labels = '{' WHERE number = 2")
+
+    async with in_process(str(path), clock) as running:
+        expired = await running.pass_time(61)
+        again = await running.pass_time(0)
+        states = [(await _trial(running, trials[i].name)).state for i in (0, 2)]
+
+    assert (expired, again) == (2, 0)
+    assert states == [State.EXPIRED, State.EXPIRED]

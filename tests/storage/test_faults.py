@@ -353,3 +353,22 @@ async def test_a_rollback_that_fails_does_not_block_what_follows(tmp_path: Path)
             await storage.write(ask("default", "digits"))
 
         assert await storage.write(ask("default", "digits")) == 1
+
+
+async def test_a_damaged_page_makes_reads_fail_and_no_more(tmp_path: Path) -> None:
+    """Whoever reads a page that is not one hears that the database failed, however far the reading had come; other rows are read."""
+    path = tmp_path / "studies.db"
+    async with opened(path) as storage:
+        stored = await add_study(storage, a_study(), *(replace(a_trial(n), notes="x" * 3000) for n in range(1, 400)))
+    with path.open("r+b") as file:
+        file.seek(0, 2)
+        for page in range(file.tell() // 4096 // 2, file.tell() // 4096 * 3 // 4):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+
+    async with opened(path) as storage:
+        with pytest.raises(StorageUnavailable, match="malformed"):
+            await storage.read(lambda tx: tx.trials(stored.id, limit=400, full=True))
+        first = await storage.read(lambda tx: tx.trial(stored.id, 1))
+
+    assert first is not None

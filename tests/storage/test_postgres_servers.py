@@ -15,6 +15,7 @@ from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable, S
 from asktell_server.domain.objectives import Measurement
 from asktell_server.storage.base import ForeignCommit, Transaction
 from asktell_server.storage.postgresql import listening, writer
+from asktell_server.storage.postgresql.connecting import tables
 from asktell_server.storage.postgresql.knowledge import Knowledge
 from asktell_server.storage.postgresql.storage import PostgresStorage
 from asktell_server.storage.postgresql.transaction import WritingTransaction
@@ -373,7 +374,7 @@ async def test_who_is_alone_tells_nobody_until_others_come(postgres_url: str, mo
         while listener.is_alone != is_alone and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f"LISTEN {listening.CHANNEL}")
+            connection.execute(f"LISTEN {listening.channel(tables(connection))}")
             await storage.write(ask("default", "digits"))
             # What is told is sent before the write is answered.
             told = await asyncio.to_thread(lambda: list(connection.notifies(timeout=0.5)))

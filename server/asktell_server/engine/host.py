@@ -245,6 +245,13 @@ class EngineHost:
         """Drops a study that was deleted."""
         self._drop(self._studies.pop(study_id, None))
 
+    def went_back(self, study_id: int | None = None) -> None:
+        """Drops what is held of a study, or of all: more than the database has, which has lost commits (a failover, a restore)."""
+        for each in list(self._studies) if study_id is None else [study_id]:
+            self.forget(each)
+        self._pool.begin_anew()
+        log.warning("the database went back: what was held in memory is read anew", study_id=study_id)
+
     def _grew(self, hosted: HostedStudy, before: int) -> None:
         """Called when an image has grown from a size: studies go until no more is held than may be, but never this one."""
         if self._studies.get(hosted.study.id) is not hosted:
@@ -266,25 +273,33 @@ class EngineHost:
 
     async def _catch_up(self, study: Study) -> HostedStudy:
         started = time.perf_counter()
-        hosted = self._studies.get(study.id)
-        if hosted is None:
-            sources = await self._load_sources(study) if study.spec.transfer_sources else ()
-            hosted = HostedStudy(study, create_optimizer(study.spec, sources), sources)
-            self._studies[study.id] = hosted
-            self._ids[study.project, study.name] = study.id
-            self._metrics.live_studies(len(self._studies))
-            if hosted.optimizer.uses_results:
-                self._pool.warm_up(study.id, study.spec, study.project)
+        hosted = self._studies.get(study.id) or await self._begun(study)
         while hosted.stale:
+            known = hosted.known_revision
             changes = await self._load(study.id, hosted.applied_revision)
             if changes is None:
                 self.forget(study.id)
                 raise StudyNotFound(f"projects/{study.project}/studies/{study.name}")
+            if changes[0].revision < known:
+                self.went_back(study.id)
+                hosted = await self._begun(changes[0])
+                continue
             before = hosted.size
             hosted.caught_up(*changes)
             self._grew(hosted, before)
         self._metrics.ask_phase("catch_up", time.perf_counter() - started)
         self._look_ahead_soon(hosted)
+        return hosted
+
+    async def _begun(self, study: Study) -> HostedStudy:
+        """An image that holds nothing yet."""
+        sources = await self._load_sources(study) if study.spec.transfer_sources else ()
+        hosted = HostedStudy(study, create_optimizer(study.spec, sources), sources)
+        self._studies[study.id] = hosted
+        self._ids[study.project, study.name] = study.id
+        self._metrics.live_studies(len(self._studies))
+        if hosted.optimizer.uses_results:
+            self._pool.warm_up(study.id, study.spec, study.project)
         return hosted
 
     async def _next(self, hosted: HostedStudy, since: int, deadline: float, late: str) -> Suggestion:

@@ -103,6 +103,11 @@ class HostedStudy:
         return self._applied_revision
 
     @property
+    def known_revision(self) -> int:
+        """The study has been at this revision, as far as this server knows."""
+        return max(self._applied_revision, self._seen_revision)
+
+    @property
     def next_number(self) -> int:
         """The trial that the next suggestion is for."""
         return self.study.next_number + len(self.reserved)

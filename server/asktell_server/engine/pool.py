@@ -87,6 +87,7 @@ class _Ticket:
     sources: Sequence[SourceStudy] = ()
     request: ExplainRequest | None = None
     project: str = ""
+    era: int = 0
 
 
 class _Queue:
@@ -159,6 +160,7 @@ class WorkerPool:
 
     def __init__(self, config: PoolConfig, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._era = 0
         self._workers = [_Worker(i, config, metrics) for i in range(config.workers)]
 
     def submit(
@@ -194,6 +196,10 @@ class WorkerPool:
         future = self._put(study_id, spec, observations, (), 0, _Lane.EXPLAIN, sources, request, project)
         return Explaining(_awaitable(future), future.cancel)
 
+    def begin_anew(self) -> None:
+        """From now on histories may not go on from what the processes have seen: each is sent from its beginning."""
+        self._era += 1
+
     def hurry(self, study_id: int) -> None:
         """Makes what was queued ahead for a study urgent: somebody waits for it now."""
         self._worker(study_id).queue.hurry(study_id)
@@ -225,7 +231,9 @@ class WorkerPool:
     ) -> Future[Any]:
         future: Future[Any] = Future()
         now = time.perf_counter()
-        ticket = _Ticket(study_id, spec, observations, pending, number, future, now, sources, request, project)
+        ticket = _Ticket(
+            study_id, spec, observations, pending, number, future, now, sources, request, project, self._era
+        )
         self._worker(study_id).put(ticket, lane)
         return future
 
@@ -261,7 +269,9 @@ class _Worker:
         self._thread: threading.Thread | None = None
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
-        self._told: OrderedDict[int, int] = OrderedDict()  # study id -> number of observations it has, latest use last
+        # study id -> number of observations it has, latest use last; all of one era
+        self._told: OrderedDict[int, int] = OrderedDict()
+        self._era = 0
         self._stopping = False
 
     @property
@@ -347,13 +357,16 @@ class _Worker:
         request = ticket.request
         if not ticket.number and request is None:
             return worker.WarmUp(ticket.study_id, ticket.spec)
+        forget = []
+        if ticket.era != self._era:
+            forget, self._era = list(self._told), ticket.era
+            self._told.clear()
         if request is not None and self._told.get(ticket.study_id, 0) > len(ticket.observations):
             # What came meanwhile has overtaken it, as all work does: the model at work is not to be given up for it.
             return worker.Explain(
                 ticket.study_id, ticket.spec, ticket.observations, request, sources=ticket.sources, aside=True
             )
         have = self._told.pop(ticket.study_id, None)
-        forget = []
         while len(self._told) >= self._config.studies_per_worker:
             forget.append(self._told.popitem(last=False)[0])
         if have is not None and have > len(ticket.observations):

@@ -110,11 +110,14 @@ class _Answer:
 
 
 class _Overtaken(Exception):
-    """The suggestions are not for the next numbers any more, or too few, or, if the image `is_behind`, of another server's making."""
+    """The suggestions are not for the next numbers any more, or too few, or the image, from which they were made, `is_behind` what other
+    servers did, or `is_ahead` of a database that has lost commits.
+    """
 
-    def __init__(self, *, is_behind: bool) -> None:
+    def __init__(self, *, is_behind: bool = False, is_ahead: bool = False) -> None:
         super().__init__()
         self.is_behind = is_behind
+        self.is_ahead = is_ahead
 
 
 class Asking:
@@ -180,8 +183,10 @@ class Asking:
                     brief=asked.count <= _BRIEF_COUNT,
                 )
             except _Overtaken as overtaken:
+                if overtaken.is_ahead:
+                    self._host.went_back(study_id)
                 # Another ask was faster, or the image is behind: the second time assume the latter.
-                if overtaken.is_behind or reservation is None or attempt:
+                elif overtaken.is_behind or reservation is None or attempt:
                     image.stale = True
                 continue
             finally:
@@ -232,6 +237,8 @@ class Asking:
         needed = count - len(trials) if room is None else min(count - len(trials), room)
         if more:  # enough of them for one reply
             needed = 0
+        if offer.study_id == study.id and offer.revision > study.revision:
+            raise _Overtaken(is_ahead=True)
         if needed > 0 and (offer.study_id != study.id or offer.revision < tx.others_revision(study.id)):
             raise _Overtaken(is_behind=True)
         if needed > 0 and exhausted is None:
@@ -241,7 +248,7 @@ class Asking:
         if needed > 0 and exhausted is None:
             suggestions = offer.suggestions(study.next_number, needed)
             if suggestions is None or not (trials or suggestions):
-                raise _Overtaken(is_behind=False)
+                raise _Overtaken
             trials += [
                 Trial(
                     number=study.next_number + i,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -55,20 +56,30 @@ class Housekeeping:
         while True:
             try:
                 if time.monotonic() - passed > LONGEST_GAP_S:
-                    await self._storage.read(lambda tx: tx.expired_leases(self._clock(), 1))  # the database is back
-                    self._renewable_since = self._clock()
-                    self._extended_until.clear()
-                await self.expire()
-                await self.count()
+                    await self._done(self._extend())
+                await self._done(self.expire())
+                await self._done(self.count())
                 if self._clock() - self._purged > _PURGE_EVERY:
-                    await self.purge()
+                    await self._done(self.purge())
                 # While it worked here it served calls, too.
                 passed = time.monotonic()
             except Unavailable as error:
                 log.warning("housekeeping put off", reason=error.message)
-            except Exception as error:  # one bad row must not end the leases of all studies
-                log.error("housekeeping failed", exc_info=error)
             await asyncio.sleep(INTERVAL_S)
+
+    async def _extend(self) -> None:
+        await self._storage.read(lambda tx: tx.expired_leases(self._clock(), 1))  # the database is back
+        self._renewable_since = self._clock()
+        self._extended_until.clear()
+
+    async def _done(self, duty: Awaitable[object]) -> None:
+        """Does one duty; its failure must not keep the others from being done. Raises Unavailable."""
+        try:
+            await duty
+        except Unavailable:
+            raise
+        except Exception as error:
+            log.error("housekeeping failed", exc_info=error)
 
     async def expire(self) -> int:
         """Expires every lease that has run out; returns how many."""
@@ -83,15 +94,22 @@ class Housekeeping:
                     self._commits.run_own(partial(self._expire, study_id=study_id, number=number))
                     for study_id, number in due
                     if study_id not in self._extended_until
-                )
+                ),
+                return_exceptions=True,
             )
-            for _ in range(sum(outcomes)):
+            ended = outcomes.count(True)
+            for _ in range(ended):
                 self._metrics.lease_expired()
-            expired += sum(outcomes)
+            expired += ended
+            for failure in outcomes:
+                if isinstance(failure, Unavailable):
+                    raise failure
+                if isinstance(failure, BaseException):  # a row that cannot be read, say
+                    log.error("a lease could not be ended", exc_info=failure)
             if len(due) < _BATCH:
                 return expired
             # Those that have their length once more must not hide the others.
-            spared += len(due) - sum(outcomes)
+            spared += len(due) - ended
 
     async def count(self) -> None:
         """Refreshes the metric of trials by state."""

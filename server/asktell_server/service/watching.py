@@ -55,18 +55,15 @@ class Watching:
         self._metrics = metrics
 
     async def watch(self, name: StudyName, after_revision: int) -> AsyncIterator[Seen]:
-        """Yields changes until the consumer stops. Raises StudyNotFound, also when the study is deleted; RevisionInFuture."""
+        """Yields changes until the consumer stops. Raises StudyNotFound, also when the study is deleted; RevisionInFuture, also when the
+        database has lost commits whose changes were sent.
+        """
         violations = after_violations(after_revision)
         if violations:
             raise InvalidArgument(violations)
         found = await self._reads.run(name.project, name.study, lambda tx: tx.study(name.project, name.study))
         study = require(found, name)
-        if after_revision > study.revision:
-            raise RevisionInFuture(
-                f"study {name} is at revision {study.revision}, before {after_revision}; it may have been made anew: "
-                "begin again with 0",
-                {"revision": str(study.revision)},
-            )
+        _check_reached(name, study, after_revision)
         with self._watches.entered(name.project, name.study):
             async for seen in self._changes_of(name, study, after_revision):
                 yield seen
@@ -105,7 +102,8 @@ class Watching:
             if found is None:
                 raise StudyNotFound(str(name))
             study, trials, further = found
-            if study.revision <= seen:
+            _check_reached(name, study, max(seen, until))
+            if study.revision == seen:
                 return
             until = until or study.revision
             if further is None:
@@ -114,6 +112,15 @@ class Watching:
             if trials:
                 yield Seen(seen, study, trials)
             at = further
+
+
+def _check_reached(name: StudyName, study: Study, revision: int) -> None:
+    if study.revision < revision:
+        raise RevisionInFuture(
+            f"study {name} is at revision {study.revision}, before {revision}; it may have been made anew, or the database "
+            "restored: begin again with 0",
+            {"revision": str(study.revision)},
+        )
 
 
 @dataclass(frozen=True)

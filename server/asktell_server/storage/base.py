@@ -195,11 +195,14 @@ class Storage(Protocol):
     def location(self) -> str:
         """Where the database is, for people: without passwords."""
 
-    def listen(self, heard: Heard) -> None:
+    def listen(self, heard: Heard, went_back: Callable[[], None] | None = None) -> None:
         """Before `start`: `heard` is to be called in the event loop, soon after another server changed studies.
 
         Calls may come late, twice, or be lost with a connection; every few seconds, and when some may have been lost, one comes
         with nothing in it, which means that anything may have changed.
+
+        `went_back` is called where the database may have lost commits, since another machine took over or it was restored: before the
+        first of the writes there is answered.
         """
 
     def others_serve(self) -> bool:

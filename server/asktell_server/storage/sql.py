@@ -56,7 +56,7 @@ class SqlStorage:
         """The path, or ":memory:"."""
         return self._path
 
-    def listen(self, heard: Heard) -> None:
+    def listen(self, heard: Heard, went_back: Callable[[], None] | None = None) -> None:
         """Does nothing: one server has a SQLite database to itself."""
 
     def others_serve(self) -> bool:
@@ -157,7 +157,9 @@ class SqlStorage:
         try:
             connection.execute("BEGIN")
             return work(snapshot)
-        except sqlite3.OperationalError as error:
+        except sqlite3.ProgrammingError:  # a mistake of ours
+            raise
+        except sqlite3.DatabaseError as error:
             raise StorageUnavailable(f"the database cannot be read: {error}") from error
         finally:
             with contextlib.suppress(sqlite3.OperationalError):

@@ -65,7 +65,10 @@ class SqlTransaction:
 
     def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
         self._run(statement, values)
-        return self._cursor.fetchall()
+        try:
+            return self._cursor.fetchall()
+        except self._driver.DatabaseError as error:  # a page beyond the first rows may be damaged
+            raise StorageUnavailable(f"the database failed: {error}") from error
 
     def _one(self, statement: str, values: Mapping[str, Any]) -> Any:
         rows = self._all(statement, values)

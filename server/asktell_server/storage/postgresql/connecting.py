@@ -6,8 +6,13 @@ cannot read quotes the URL, so it is not passed on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
+from weakref import WeakSet
 
 import psycopg
 from psycopg import conninfo
@@ -46,6 +51,9 @@ _SETTINGS = (
     # Also for transactions that no BEGIN begins.
     "set_config('default_transaction_isolation', 'read committed', false), "
     "set_config('default_transaction_read_only', 'off', false), "
+    # The locks of a server whose machine is gone go with its session.
+    "set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false), "
+    "set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30000', false), "
     "current_setting('server_version_num')::int, current_setting('server_encoding'), current_setting('fsync')"
 )
 
@@ -64,12 +72,16 @@ class Target:
                 "a letter or digit in the password percent-encoded"
             ) from None
         self._conninfo = conninfo.make_conninfo("", **{**_DEFAULTS, **given})
+        self._connections: WeakSet[Connection] = WeakSet()
+        self._is_cut = False
         user = f"{given['user']}@" if given.get("user") else ""
         port = f":{given['port']}" if given.get("port") else ""
         self.location = f"postgresql://{user}{given.get('host') or 'localhost'}{port}/{given.get('dbname') or ''}"
 
     def connect(self) -> Connection:
         """A connection in autocommit mode. Raises StorageUnavailable."""
+        if self._is_cut:
+            raise StorageUnavailable("the server is stopping and waits for the database no longer", _AWAY)
         try:
             connection = psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
@@ -93,7 +105,39 @@ class Target:
             _log.warning("the database %s runs with fsync=%s: it may lose what was acknowledged", self.location, fsync)
         # All integers as one type: each mixture of types would be prepared as a statement of its own.
         connection.adapters.register_dumper(int, Int8Dumper)
+        self._connections.add(connection)
         return connection
+
+    def cut(self) -> None:
+        """Cuts every connection, so that nobody waits for a database that does not answer, and makes no more. From any thread."""
+        self._is_cut = True
+        for connection in list(self._connections):
+            with contextlib.suppress(psycopg.Error, OSError):  # it is closed
+                # Not closed: another thread may be at work on it, and finds its end.
+                with socket.socket(fileno=os.dup(connection.fileno())) as ours:
+                    ours.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a connection has led to. A database can only have gone back if one of the two is another: `started`, when PostgreSQL was,
+    after a failover or a restore of its files, `tables` after its tables were made anew.
+    """
+
+    started: str
+    tables: int
+
+
+def tables(connection: Connection) -> int:
+    """The object id of the table of studies that the connection finds, 0 if there is none."""
+    found = connection.execute("SELECT coalesce(to_regclass('studies')::oid::bigint, 0)").fetchone()
+    return int(str(found[0])) if found else 0
+
+
+def identity(connection: Connection) -> Identity:
+    """Of the database at the end of a connection. Raises psycopg.Error."""
+    found = connection.execute("SELECT pg_postmaster_start_time()::text").fetchone() or ("",)
+    return Identity(str(found[0]), tables(connection))
 
 
 def one_line(error: psycopg.Error) -> str:

@@ -1,11 +1,13 @@
 """What other servers did: a connection that listens, in a thread of its own.
 
-After each commit a server notifies `CHANNEL` with its own name (its origin) and the studies that changed, as "id:revision". A notification
-can be lost with a connection or with a server that dies right after its commit. So every POLL_S, and whenever the connection was
-made anew, who listens hears that anything may have changed.
+After each commit a server notifies a `channel` with its own name (its origin) and the studies that changed, as "id:revision". A
+notification can be lost with a connection or with a server that dies right after its commit. So every POLL_S, and whenever the
+connection was made anew, who listens hears that anything may have changed.
 
 The same connection holds a shared advisory lock for as long as the server lives: `serving` tells how many do. A server that has nobody
 beside it need not notify; so each says when it begins to listen, and all count again at every poll.
+
+Channel and lock are those of the tables, since a PostgreSQL database may hold several deployments, each in a schema of its own.
 """
 
 from __future__ import annotations
@@ -22,15 +24,19 @@ import psycopg
 
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.storage.base import ForeignCommit, Heard
-from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
+from asktell_server.storage.postgresql.connecting import Connection, Target, one_line, tables
 
 _log = logging.getLogger(__name__)
 
-CHANNEL = "asktell"
 POLL_S = 2.0
 _RECONNECT_S = 1.0
-_LOCK = (0x61736B74, 1)  # "askt" in ASCII
+_LOCK = 0x61736B74  # "askt" in ASCII
 _STUDIES_PER_PAYLOAD = 150  # a payload has less than 8000 bytes
+
+
+def channel(of: int) -> str:
+    """On which servers of these tables (`connecting.tables`) tell each other what they did."""
+    return f"asktell_{of}"
 
 
 def payloads(origin: str, changed: Mapping[int, int]) -> Iterator[str]:
@@ -50,12 +56,12 @@ def commits(payload: str) -> tuple[str, list[ForeignCommit]]:
 
 
 def serving(connection: Connection) -> int:
-    """How many servers listen on the database of the connection."""
+    """How many servers listen on the tables that the connection finds."""
     found = connection.execute(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ShareLock' AND objsubid = 2 "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
         "AND (classid::bigint, objid::bigint) = (%s::bigint, %s::bigint)",
-        _LOCK,
+        (_LOCK, tables(connection)),
     ).fetchone()
     return int(str(found[0])) if found else 0
 
@@ -91,9 +97,12 @@ class Listener:
                 continue
             try:
                 with connection:
-                    connection.execute("SELECT pg_advisory_lock_shared(%s::int, %s::int)", _LOCK)
-                    connection.execute(f"LISTEN {CHANNEL}")
-                    connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._origin))
+                    of = tables(connection)
+                    # An object id has no sign, where the lock's number has one.
+                    number = of - 2**32 if of >= 2**31 else of
+                    connection.execute("SELECT pg_advisory_lock_shared(%s::int, %s::int)", (_LOCK, number))
+                    connection.execute(f"LISTEN {channel(of)}")
+                    connection.execute("SELECT pg_notify(%s, %s)", (channel(of), self._origin))
                     self._poll(connection)
                     if self._listen(connection):
                         return

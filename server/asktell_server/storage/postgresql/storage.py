@@ -24,6 +24,7 @@ from asktell_server.storage.version import NEWEST
 
 T = TypeVar("T")
 
+PATIENCE_S = 10.0
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
@@ -72,6 +73,7 @@ class PostgresStorage:
         self._max_readers = readers
         self._statements = compiled()
         self._heard: Heard | None = None
+        self._went_back: Callable[[], None] | None = None
         self._others_serve = False
         self._changing = asyncio.Lock()
         self._writer: PostgresWriter | None = None
@@ -84,9 +86,11 @@ class PostgresStorage:
         """The URL without its password."""
         return self._target.location
 
-    def listen(self, heard: Heard) -> None:
-        """Before `start`: `heard` is to be called in the event loop, soon after another server changed studies."""
-        self._heard = heard
+    def listen(self, heard: Heard, went_back: Callable[[], None] | None = None) -> None:
+        """Before `start`: `heard` is to be called in the event loop, soon after another server changed studies, `went_back` where the
+        database may have lost commits.
+        """
+        self._heard, self._went_back = heard, went_back
 
     def others_serve(self) -> bool:
         """Whether another server served the database when this storage was started."""
@@ -106,6 +110,7 @@ class PostgresStorage:
                 origin=origin,
                 listener=self._listener,
                 observer=self._observer,
+                went_back=self._went_back,
                 max_batch=self._max_batch,
                 loop=loop,
             )
@@ -114,8 +119,9 @@ class PostgresStorage:
             self._reader_threads = ThreadPoolExecutor(self._max_readers, thread_name_prefix="asktell-reader")
 
     async def stop(self) -> None:
-        """Finishes what was submitted and closes the database."""
+        """Finishes what was submitted and closes the database; what one that hangs has not finished after PATIENCE_S fails."""
         async with self._changing:
+            cut = asyncio.get_running_loop().call_later(PATIENCE_S, self._target.cut)
             reader_threads, self._reader_threads = self._reader_threads, None
             if self._listener is not None:
                 await self._listener.stop()
@@ -125,6 +131,7 @@ class PostgresStorage:
                 self._writer = None
             if reader_threads is not None:
                 await asyncio.to_thread(reader_threads.shutdown)
+            cut.cancel()
             while not self._readers.empty():
                 connection = self._readers.get()
                 if connection is not None:

@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg import errors
 
 from asktell_server.domain.access import Token
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
@@ -59,17 +60,32 @@ class _OnConnection(SqlTransaction):
             self._cursor = self._connection.cursor()
             self._cursor.execute(statement, values)
         except psycopg.Error as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _all(self, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
         self._run(statement, values)
         try:
             return self._cursor.fetchall()
         except psycopg.Error as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
 
-def _translated(error: psycopg.Error) -> Exception:
+_NOT_OURS = (
+    errors.InsufficientPrivilege,
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+    errors.UndefinedFunction,
+    errors.InvalidSchemaName,
+)
+
+
+def translated(error: psycopg.Error) -> Exception:
+    """What an error of the database means to whoever works on it; itself if it is a mistake of ours."""
+    if isinstance(error, _NOT_OURS):
+        return StorageUnavailable(
+            f"the database is not as it should be: {one_line(error)}; give the server's role its rights, or its tables back",
+            "the database cannot be used as it is; the server's log says why",
+        )
     if isinstance(error, psycopg.IntegrityError):
         return ConcurrentUpdate(f"another writer interfered: {one_line(error)}")
     if isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
@@ -230,7 +246,7 @@ class WritingTransaction(_OnConnection, KeepingTransaction):
         results, error = self._wire.run([*self._unsent, (statement, values)])
         self._unsent.clear()
         if error is not None:
-            raise _translated(error) from error
+            raise translated(error) from error
         return rows(results[-1])
 
     def changed(self) -> dict[int, int]:

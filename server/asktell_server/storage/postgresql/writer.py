@@ -34,7 +34,7 @@ import logging
 import random
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -43,13 +43,14 @@ from psycopg import errors
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable
 from asktell_server.storage.base import CommitObserver
 from asktell_server.storage.postgresql import listening
-from asktell_server.storage.postgresql.connecting import Connection, Target, one_line
+from asktell_server.storage.postgresql.connecting import Connection, Identity, Target, identity, one_line
 from asktell_server.storage.postgresql.knowledge import Knowledge
 from asktell_server.storage.postgresql.transaction import (
     Busy,
     NotAtHand,
     WritingTransaction,
     is_of_postgresql,
+    translated,
 )
 from asktell_server.storage.postgresql.wire import Exchange, Statement
 from asktell_server.storage.statements import Statements
@@ -96,17 +97,22 @@ class PostgresWriter(BatchWriter):
         origin: str,
         listener: listening.Listener | None,
         observer: CommitObserver,
+        went_back: Callable[[], None] | None,
         max_batch: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """`origin`: the name under which this server tells others of its commits; `listener` knows whether there are any."""
+        """`origin`: the name under which this server tells others of its commits; `listener` knows whether there are any. `went_back`:
+        see Storage.listen.
+        """
         super().__init__(max_batch=max_batch, loop=loop)
         self._target = target
         self._statements = statements
         self._origin = origin
         self._listener = listener
         self._observer = observer
+        self._went_back = went_back
         self._knowledge = Knowledge()
+        self._identity: Identity | None = None
         self._connection: Connection | None = None
         self._transaction: WritingTransaction | None = None
         self._put_off: dict[Job, float] = {}
@@ -384,7 +390,7 @@ class PostgresWriter(BatchWriter):
                 if isinstance(cause, errors.LockNotAvailable) and transaction is not None:
                     busy.add(transaction.waits_for)
                     return False
-                job.error = _for_future(error)
+                job.error = _for_future(translated(error) if isinstance(error, psycopg.Error) else error)
                 if not isinstance(cause, _LOST_RACES):
                     return True
                 if not isinstance(error, ConcurrentUpdate):
@@ -400,10 +406,11 @@ class PostgresWriter(BatchWriter):
 
     def _notices(self, changed: Mapping[int, int]) -> list[Statement]:
         """What tells the other servers, if there are any, which studies changed."""
-        if self._listener is not None and self._listener.is_alone:
+        if self._identity is None or (self._listener is not None and self._listener.is_alone):
             return []
+        channel = listening.channel(self._identity.tables)
         return [
-            ("SELECT pg_notify(%(channel)s, %(payload)s)", {"channel": listening.CHANNEL, "payload": payload})
+            ("SELECT pg_notify(%(channel)s, %(payload)s)", {"channel": channel, "payload": payload})
             for payload in listening.payloads(self._origin, changed)
         ]
 
@@ -418,9 +425,18 @@ class PostgresWriter(BatchWriter):
         if self._connection is None or self._transaction is None or self._connection.closed:
             self._disconnect()
             self._connection = self._target.connect()
-            self._knowledge.doubt()
+            self._recognise(self._connection)
             self._transaction = WritingTransaction(self._connection, self._statements, self._knowledge)
         return self._transaction
+
+    def _recognise(self, connection: Connection) -> None:
+        """Finds out whether the database is the one that was known, and forgets what was known of another."""
+        before, self._identity = self._identity, identity(connection)
+        self._knowledge.doubt()
+        if before not in (None, self._identity):
+            self._knowledge = Knowledge()
+            if self._went_back is not None:
+                self._loop.call_soon_threadsafe(self._went_back)
 
     def _disconnect(self) -> None:
         connection, self._connection, self._transaction = self._connection, None, None
