@@ -5,6 +5,7 @@ A call that creates something gets its request_id here, once: however often the 
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from asktell.errors import FieldViolation, NotFinite
 from asktell.names import ProjectName, StudyName, TrialName
 from asktell.records import FinishedTrial, StudyState, TrialState
 from asktell.space import Space, point_to_proto
@@ -136,6 +138,10 @@ def tell_pruned(trial: str, reason: str, measurement: trial_pb2.Measurement | No
 
 
 def report(trial: str, measurement: trial_pb2.Measurement) -> Call[service.ReportResponse]:
+    """Raises NotFinite."""
+    wild = not_finite(measurement)
+    if wild:
+        raise NotFinite("; ".join(map(str, wild)), code="INVALID_ARGUMENT", violations=wild)
     return Call("Report", service.ReportRequest(name=trial, measurement=measurement), service.ReportResponse)
 
 
@@ -230,6 +236,16 @@ def measurement(
         standard_errors={name: _number(name, value) for name, value in (standard_errors or {}).items()},
         step=None if step is None else int(step),
     )
+
+
+def not_finite(measurement: trial_pb2.Measurement) -> list[FieldViolation]:
+    """What is NaN or infinite in a measurement."""
+    return [
+        FieldViolation(f"measurement.{kind}[{name}]", f"{name} is {value}")
+        for kind, values in (("metrics", measurement.metrics), ("standard_errors", measurement.standard_errors))
+        for name, value in values.items()
+        if not math.isfinite(value)
+    ]
 
 
 def _number(name: str, value: object) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from asktell import _calls
 from asktell._calls import Call
 from asktell.errors import (
+    FieldViolation,
+    NotFinite,
     SearchSpaceExhausted,
     StudyCompleted,
     StudyNotActive,
@@ -35,9 +36,9 @@ def call_for_result(trial: TrialRecord, spec: StudySpec, result: object) -> Call
         measurement = _calls.measurement({next(iter(spec.objectives)): result}, {}, None, None)  # type: ignore[dict-item]
     else:
         raise TypeError(f"the objective has to return a dict of {', '.join(spec.required_metrics)}, not {result!r}")
-    wild = [f"{name} is {value}" for name, value in measurement.metrics.items() if not math.isfinite(value)]
+    wild = _calls.not_finite(measurement)
     if wild:
-        return _calls.tell_failed(trial.name, ", ".join(wild))
+        return _calls.tell_failed(trial.name, _words(wild))
     return _calls.tell_succeeded(trial.name, measurement)
 
 
@@ -47,9 +48,15 @@ def call_for_error(trial: TrialRecord, error: BaseException) -> Call[service.Tel
         return _calls.tell_pruned(trial.name, str(error), None)
     if isinstance(error, TrialInfeasible):
         return _calls.tell_infeasible(trial.name, str(error))
+    if isinstance(error, NotFinite):
+        return _calls.tell_failed(trial.name, _words(error.violations))
     if isinstance(error, Exception):
         return _calls.tell_failed(trial.name, f"{type(error).__name__}: {error}")
     return _calls.tell_failed(trial.name, INTERRUPTED)
+
+
+def _words(violations: Iterable[FieldViolation]) -> str:
+    return ", ".join(violation.description for violation in violations)
 
 
 def untold(trial: TrialRecord) -> TypeError:

@@ -23,7 +23,7 @@ from asktell._objective import (
     untold,
 )
 from asktell._progress import make_progress
-from asktell.errors import AskTellError, InvalidArgument, TrialInfeasible, TrialPruned
+from asktell.errors import AskTellError, InvalidArgument, NotFinite, TrialInfeasible, TrialPruned
 from asktell.records import StopAdvice, StopCause
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class _Run:
                     raise untold(trial)
                 return
             call = call_for_result(trial, self._study.spec, result)
-        except (TrialPruned, TrialInfeasible) as error:
+        except (TrialPruned, TrialInfeasible, NotFinite) as error:
             call = call_for_error(trial, error)
         except Exception as error:
             if not trial.state.ended:

@@ -2,7 +2,8 @@
 
     AskTellError
     ├── InvalidArgument            the request is wrong in itself: `violations` lists all that is wrong at once
-    │   └── RequestIdReused        the same request_id with another body
+    │   ├── RequestIdReused        the same request_id with another body
+    │   └── NotFinite              a measurement that holds NaN or infinity; nothing was sent
     ├── NotFound
     │   ├── StudyNotFound
     │   └── TrialNotFound
@@ -100,6 +101,10 @@ class InvalidArgument(AskTellError):
 
 class RequestIdReused(InvalidArgument):
     """A request_id that was used before, with another body."""
+
+
+class NotFinite(InvalidArgument):
+    """A measurement that holds NaN or infinity: nothing was sent. An `optimize` ends the trial as FAILED and goes on."""
 
 
 class NotFound(AskTellError):

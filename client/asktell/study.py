@@ -361,7 +361,7 @@ class Study(StudyRecord):
         objective: gets a `Trial`; returns the objective's value, a dict of metrics, or None if it told the trial itself.
             Raising TrialPruned or TrialInfeasible ends the trial so. Any other exception ends it as FAILED and is raised
             again once the other workers are done with theirs, unless it is one of `catch`. A value that is NaN or
-            infinite makes the trial FAILED, and the search goes on.
+            infinite, returned or reported, makes the trial FAILED, and the search goes on.
         n_trials: counts the trials of the whole study, those of other processes and earlier runs included: a script
             that is run again goes on where it stopped. Processes that run side by side may overshoot by their number;
             the study's `max_trials` is exact. None: until the study is done.

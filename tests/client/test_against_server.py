@@ -191,6 +191,27 @@ async def test_a_result_that_is_refused_ends_its_trial(client: asktell.Client, r
         assert {trial.state async for trial in again.trials()} == {TrialState.FAILED}
 
 
+async def test_a_wild_report_ends_its_trial_alone(client: asktell.Client) -> None:
+    """NaN or infinity given to `report` makes that trial FAILED, with the reason; the search goes on."""
+    study = client.create_study("wild-reports", {"x": Float(0, 1)}, minimize="loss")
+
+    def objective(trial: asktell.Trial) -> float:
+        trial.report(1, loss=math.nan if trial.number == 1 else 1.0, standard_errors={"loss": 0.1})
+        return 1.0
+
+    async def there(trial: aio.AsyncTrial) -> float:
+        await trial.report(1, loss=math.inf)
+        return 1.0
+
+    study.optimize(objective, 2)
+    async with await aio.connect(client.target) as other:
+        await (await other.get_study(study.id)).optimize(there, 4)
+
+    ends = [(trial.state, trial.state_reason) for trial in study.trials()]
+    lost = (TrialState.FAILED, "loss is inf")
+    assert ends == [(TrialState.FAILED, "loss is nan"), (TrialState.SUCCEEDED, ""), lost, lost]
+
+
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
     """As file names that are no text come out of Python: the error itself is told and raised."""
     study = client.create_study("surrogates", {"x": Float(0, 1)}, minimize="loss")

@@ -18,7 +18,7 @@ from asktell._objective import (
     untold,
 )
 from asktell._progress import make_progress
-from asktell.errors import AskTellError, InvalidArgument, TrialInfeasible, TrialPruned
+from asktell.errors import AskTellError, InvalidArgument, NotFinite, TrialInfeasible, TrialPruned
 
 if TYPE_CHECKING:
     from asktell.aio.study import AsyncStudy, AsyncTrial
@@ -132,7 +132,7 @@ class _Run:
                     raise untold(trial)
                 return
             call = call_for_result(trial, self._study.spec, result)
-        except (TrialPruned, TrialInfeasible) as error:
+        except (TrialPruned, TrialInfeasible, NotFinite) as error:
             call = call_for_error(trial, error)
         except Exception as error:
             if not trial.state.ended:
