@@ -22,7 +22,7 @@ from asktell.access import StrPath, Tls, resolve_access
 from asktell.names import DEFAULT_PROJECT, ProjectName
 from asktell.records import StudyState
 from asktell.space import Space
-from asktell.spec import Seconds, StudyOptions, to_seconds
+from asktell.spec import Seconds, StudyOptions, to_budget
 from asktell.study import Study
 from asktell.transport import GrpcTransport, Transport
 
@@ -57,6 +57,7 @@ def connect(
     Raises CredentialsError if files or token cannot be used or must not be sent so, LocalServerError if a local server
     cannot be started.
     """
+    timeout = to_budget(timeout)  # before a local server is started
     target = resolve_target(target)
     if not target.startswith(LOCAL_PREFIX):
         access = resolve_access(target, tls, token, token_file, insecure=insecure)
@@ -89,7 +90,7 @@ class Client:
         self._transport = transport
         self._target = target
         self._project = ProjectName.parse(f"projects/{project}").project
-        self._timeout_s = to_seconds(timeout)
+        self._timeout_s = to_budget(timeout)
         self._on_close = on_close
         self._closed = False
         self.heartbeats = Heartbeats()

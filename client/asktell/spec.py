@@ -67,6 +67,22 @@ def to_seconds(duration: Seconds) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
+def to_budget(timeout: Seconds) -> float:
+    """A timeout in seconds, which may be infinite. Raises ValueError for what is no time to wait for."""
+    seconds = to_seconds(timeout)
+    if not seconds > 0:  # NaN is not, either
+        raise ValueError(f"timeout is more than 0 seconds, not {timeout!r}")
+    return seconds
+
+
+def to_limit(timeout: Seconds | None) -> float | None:
+    """How long new work may begin, in seconds; not at all after 0. Raises ValueError for NaN and what is negative."""
+    seconds = None if timeout is None else to_seconds(timeout)
+    if seconds is not None and not seconds >= 0:
+        raise ValueError(f"timeout is at least 0 seconds, not {timeout!r}")
+    return seconds
+
+
 class StudyOptions(TypedDict, total=False):
     """What `create_study` takes beside a name and a space, all by keyword."""
 

@@ -26,7 +26,7 @@ from asktell.records import (
     rows,
 )
 from asktell.space import ParameterValue
-from asktell.spec import Seconds, to_seconds
+from asktell.spec import Seconds, to_budget, to_limit
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as service
 
@@ -216,7 +216,7 @@ class Study(StudyRecord):
         if count is not None and count < 1:
             raise ValueError(f"count is at least 1, not {count}")
         call = _calls.ask(self.name, 1 if count is None else count, worker or default_worker())
-        trials = self.take(call, None if timeout is None else to_seconds(timeout))
+        trials = self.take(call, None if timeout is None else to_budget(timeout))
         return trials[0] if count is None else trials
 
     def take(self, call: _calls.Call[service.AskResponse], timeout_s: float | None = None) -> list[Trial]:
@@ -310,7 +310,7 @@ class Study(StudyRecord):
         Raises InvalidArgument, NoModel, ServerBusy.
         """
         call = _calls.explain(self.name, slices, pairs, points)
-        answer = self._client.run(call, None if timeout is None else to_seconds(timeout))
+        answer = self._client.run(call, None if timeout is None else to_budget(timeout))
         return explanation_from_proto(answer, self.spec.space)
 
     def watch(self, after_revision: int = 0) -> Iterator[StudyChange]:
@@ -379,7 +379,7 @@ class Study(StudyRecord):
             objective,
             n_trials=n_trials,
             n_workers=n_workers,
-            timeout_s=None if timeout is None else to_seconds(timeout),
+            timeout_s=to_limit(timeout),
             catch=catch,
             progress=progress,
             worker=worker or default_worker(),

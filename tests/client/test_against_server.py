@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -210,6 +210,29 @@ async def test_a_wild_report_ends_its_trial_alone(client: asktell.Client) -> Non
     ends = [(trial.state, trial.state_reason) for trial in study.trials()]
     lost = (TrialState.FAILED, "loss is inf")
     assert ends == [(TrialState.FAILED, "loss is nan"), (TrialState.SUCCEEDED, ""), lost, lost]
+
+
+@pytest.mark.parametrize("timeout", [math.nan, 0, -1.5, timedelta(0)])
+async def test_a_timeout_that_is_no_time_is_refused(client: asktell.Client, timeout: float | timedelta) -> None:
+    """By name, wherever one is given; a local server is not even started for it."""
+    study = client.create_study("timeless", {"x": Float(0, 1)}, minimize="loss")
+    calls: list[Callable[[], object]] = [
+        lambda: asktell.connect("local:", timeout=timeout),
+        lambda: study.ask(timeout=timeout),
+        lambda: study.explain(timeout=timeout),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="timeout is more than 0 seconds"):
+            call()
+    if timeout not in (0, timedelta(0)):
+        with pytest.raises(ValueError, match="timeout is at least 0 seconds"):
+            study.optimize(lambda _: 1.0, 1, timeout=timeout)
+    with pytest.raises(ValueError, match="timeout is more than 0 seconds"):
+        await aio.connect("local:", timeout=timeout)
+    async with await aio.connect(client.target) as other:
+        there = await other.get_study("timeless")
+        with pytest.raises(ValueError, match="timeout is more than 0 seconds"):
+            await there.ask(timeout=timeout)
 
 
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:

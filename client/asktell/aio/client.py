@@ -23,7 +23,7 @@ from asktell.aio.study import AsyncStudy
 from asktell.names import DEFAULT_PROJECT, ProjectName
 from asktell.records import StudyState
 from asktell.space import Space
-from asktell.spec import Seconds, StudyOptions, to_seconds
+from asktell.spec import Seconds, StudyOptions, to_budget
 from asktell.transport import AsyncTransport, GrpcAsyncTransport
 
 R = TypeVar("R", bound=Message)
@@ -40,6 +40,7 @@ async def connect(
     insecure: bool | None = None,
 ) -> AsyncClient:
     """`asktell.connect` for asyncio: an asynchronous context manager, bound to the running event loop."""
+    timeout = to_budget(timeout)  # before a local server is started
     target = resolve_target(target)
     if not target.startswith(LOCAL_PREFIX):
         access = resolve_access(target, tls, token, token_file, insecure=insecure)
@@ -74,7 +75,7 @@ class AsyncClient:
         self._transport = transport
         self._target = target
         self._project = ProjectName.parse(f"projects/{project}").project
-        self._timeout_s = to_seconds(timeout)
+        self._timeout_s = to_budget(timeout)
         self._on_close = on_close
         self._closed = False
         self.heartbeats = AsyncHeartbeats()

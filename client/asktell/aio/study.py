@@ -29,7 +29,7 @@ from asktell.records import (
     rows,
 )
 from asktell.space import ParameterValue
-from asktell.spec import Seconds, to_seconds
+from asktell.spec import Seconds, to_budget, to_limit
 from asktell.study import StudyChange, change_from_proto, dataframe
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as service
@@ -195,7 +195,7 @@ class AsyncStudy(StudyRecord):
         if count is not None and count < 1:
             raise ValueError(f"count is at least 1, not {count}")
         call = _calls.ask(self.name, 1 if count is None else count, worker or default_worker())
-        trials = await self.take(call, None if timeout is None else to_seconds(timeout))
+        trials = await self.take(call, None if timeout is None else to_budget(timeout))
         return trials[0] if count is None else trials
 
     async def take(self, call: _calls.Call[service.AskResponse], timeout_s: float | None = None) -> list[AsyncTrial]:
@@ -270,7 +270,7 @@ class AsyncStudy(StudyRecord):
     ) -> Explanation:
         """`asktell.Study.explain`."""
         call = _calls.explain(self.name, slices, pairs, points)
-        answer = await self._client.run(call, None if timeout is None else to_seconds(timeout))
+        answer = await self._client.run(call, None if timeout is None else to_budget(timeout))
         return explanation_from_proto(answer, self.spec.space)
 
     async def watch(self, after_revision: int = 0) -> AsyncIterator[StudyChange]:
@@ -319,7 +319,7 @@ class AsyncStudy(StudyRecord):
             objective,
             n_trials=n_trials,
             n_workers=n_workers,
-            timeout_s=None if timeout is None else to_seconds(timeout),
+            timeout_s=to_limit(timeout),
             catch=catch,
             progress=progress,
             worker=worker or default_worker(),
