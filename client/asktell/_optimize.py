@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from asktell import _calls
@@ -150,7 +151,8 @@ class _Run:
                 return None
             except KeyboardInterrupt:
                 # The trial may have been given out all the same: the same call again brings it, to be told.
-                self._say_farewell(self._study.take(call, FAREWELL_S)[0])
+                with suppress(AskTellError):  # it is the interrupt that is to be raised; a lease runs out by itself
+                    self._say_farewell(self._study.take(call, FAREWELL_S)[0])
                 raise
             if self._interrupted.is_set():  # too late for the thread that was interrupted to see it
                 self._say_farewell(trial)

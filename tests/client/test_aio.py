@@ -6,11 +6,13 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 import asktell
 from asktell import FinishedTrial, TrialState, aio
+from asktell._calls import Call
 
 from .conftest import SPACE
 from .fake import FakeServer, FakeService, Fault
@@ -217,6 +219,26 @@ async def test_the_study_can_end_it(study: aio.AsyncStudy, fake: FakeService) ->
     await study.optimize(accuracy)
 
     assert fake.states(study.name) == []
+
+
+async def test_cancellation_is_what_is_raised(
+    study: aio.AsyncStudy, fake: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the farewell of an ask that was cancelled is refused, or not answered."""
+    real, ends = study.client.run, [asyncio.CancelledError]
+
+    async def run(call: Call[Any], timeout_s: float | None = None) -> object:
+        if call.method == "Ask" and ends:
+            fake.faults["Ask"].append(Fault(code="INTERNAL"))
+            raise ends.pop()
+        return await real(call, timeout_s)
+
+    monkeypatch.setattr(study.client, "run", run)
+
+    with pytest.raises(asyncio.CancelledError):
+        await study.optimize(accuracy, n_trials=5)
+
+    assert not fake.faults["Ask"]
 
 
 async def test_cancellation_tells_what_runs(study: aio.AsyncStudy) -> None:

@@ -245,6 +245,24 @@ def test_ctrl_c_during_an_ask(study: asktell.Study, fake: FakeService, monkeypat
     assert fake.states(study.name) == ["FAILED"]
 
 
+def test_ctrl_c_is_what_is_raised(study: asktell.Study, fake: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the farewell after it is refused, or not answered."""
+    real, interrupts = study.client.run, [KeyboardInterrupt]
+
+    def run(call: Call[Any], timeout_s: float | None = None) -> object:
+        if call.method == "Ask" and interrupts:
+            fake.faults["Ask"].append(Fault(code="INTERNAL"))
+            raise interrupts.pop()
+        return real(call, timeout_s)
+
+    monkeypatch.setattr(study.client, "run", run)
+
+    with pytest.raises(KeyboardInterrupt):
+        study.optimize(accuracy, n_trials=5)
+
+    assert not fake.faults["Ask"]
+
+
 def test_progress_is_quiet_off_a_terminal(capfd: pytest.CaptureFixture[str], study: asktell.Study) -> None:
     """Logs of a cluster are not for bars, unless somebody asks."""
     study.optimize(accuracy, n_trials=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from asktell import _calls
@@ -118,7 +119,8 @@ class _Run:
                 return None
             except asyncio.CancelledError:
                 # The trial may have been given out all the same: the same call again brings it, to be told.
-                await self._say_farewell((await self._study.take(call, FAREWELL_S))[0])
+                with suppress(AskTellError):  # it is the end that is to be raised; a lease runs out by itself
+                    await self._say_farewell((await self._study.take(call, FAREWELL_S))[0])
                 raise
 
     async def _conclude(self, trial: AsyncTrial) -> None:
