@@ -124,6 +124,7 @@ def build_spec(space: Space, options: StudyOptions) -> StudySpec:
         objectives[metric] = "minimize"
     if not objectives:
         raise ValueError("a study needs an objective: give maximize= or minimize= the name of a metric")
+    _check_limits(options)
     algorithm = options.get("algorithm")
     lease = options.get("lease")
     return StudySpec(
@@ -139,6 +140,18 @@ def build_spec(space: Space, options: StudyOptions) -> StudySpec:
         max_trials_without_improvement=options.get("max_trials_without_improvement"),
         max_failed_trials=options.get("max_failed_trials"),
     )
+
+
+def _check_limits(options: StudyOptions) -> None:
+    """On the wire 0 is no limit, which nobody means who writes 0 here."""
+    limits = {
+        "max_trials": options.get("max_trials"),
+        "max_trials_without_improvement": options.get("max_trials_without_improvement"),
+        "max_failed_trials": options.get("max_failed_trials"),
+    }
+    wrong = [f"{name} is at least 1, not {limit}" for name, limit in limits.items() if limit is not None and limit < 1]
+    if wrong:
+        raise ValueError(f"{'; '.join(wrong)}; None means no limit")
 
 
 def _names(metrics: str | Sequence[str] | None) -> list[str]:

@@ -343,3 +343,19 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
         read_document(binary)
     with pytest.raises(BadInput, match=r"none\.yaml cannot be used"):
         read_document(tmp_path / "none.yaml")
+
+
+def test_a_limit_of_nothing_is_no_limit_to_write() -> None:
+    """Each criterion that is 0 is named; leaving it out is how to say that there is no limit."""
+    document = {
+        "parameters": {"x": {"type": "float", "min": 0, "max": 1}},
+        "objectives": {"minimize": "loss"},
+        "stopping": {"max_trials": 0, "max_failed_trials": 0, "target": 0.0},
+    }
+
+    with pytest.raises(BadInput) as caught:
+        parse_study(document, "study.yaml")
+
+    assert "stopping.max_trials: at least 1, not 0" in str(caught.value)
+    assert "stopping.max_failed_trials: at least 1, not 0" in str(caught.value)
+    assert "target" not in str(caught.value)

@@ -235,6 +235,16 @@ async def test_a_timeout_that_is_no_time_is_refused(client: asktell.Client, time
             await there.ask(timeout=timeout)
 
 
+def test_a_limit_of_nothing_is_refused(client: asktell.Client) -> None:
+    """0 is not taken for no limit; all such limits are named at once, and no study is made."""
+    with pytest.raises(ValueError, match=r"max_trials is at least 1, not 0; max_failed_trials is at least 1, not -2"):
+        client.create_study("nothing", {"x": Float(0, 1)}, minimize="loss", max_trials=0, max_failed_trials=-2)
+    with pytest.raises(ValueError, match="max_trials_without_improvement is at least 1, not 0"):
+        client.create_study("nothing", {"x": Float(0, 1)}, minimize="loss", max_trials_without_improvement=0)
+    with pytest.raises(asktell.StudyNotFound):
+        client.get_study("nothing")
+
+
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
     """As file names that are no text come out of Python: the error itself is told and raised."""
     study = client.create_study("surrogates", {"x": Float(0, 1)}, minimize="loss")

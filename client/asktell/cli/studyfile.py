@@ -176,7 +176,7 @@ class _Reader:
         if "early_stopping" in document:
             self._fill(document["early_stopping"], spec.early_stopping, "early_stopping")
         if "stopping" in document:
-            self._fill(document["stopping"], spec.stopping_criteria, "stopping")
+            self._stopping(document["stopping"], spec)
         if "lease" in document:
             self._lease(document["lease"], spec)
         if "max_retries" in document:
@@ -184,6 +184,13 @@ class _Reader:
         if "seed" in document:
             self._fill({"seed": document["seed"]}, spec, "")
         return study
+
+    def _stopping(self, criteria: object, spec: StudySpec) -> None:
+        if isinstance(criteria, Mapping):
+            for key, limit in criteria.items():
+                if str(key).startswith("max_") and limit == 0:
+                    self.problems.append(f"stopping.{key}: at least 1, not {limit!r}; leave it out for no limit")
+        self._fill(criteria, spec.stopping_criteria, "stopping")
 
     def _parameters(self, parameters: object, spec: StudySpec) -> None:
         if not isinstance(parameters, Mapping) or not parameters:
