@@ -6,6 +6,7 @@ A call that creates something gets its request_id here, once: however often the 
 from __future__ import annotations
 
 import math
+import operator
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -229,12 +230,12 @@ def measurement(
     standard_errors: Mapping[str, float] | None,
     step: int | None,
 ) -> trial_pb2.Measurement:
-    """A measurement on the wire; the metrics are those of both mappings. Raises TypeError for what is no number."""
+    """A measurement on the wire; the metrics are those of both mappings. Raises TypeError for what is no number, or no whole step."""
     both = {**(metrics or {}), **more}
     return trial_pb2.Measurement(
         metrics={name: _number(name, value) for name, value in both.items()},
         standard_errors={name: _number(name, value) for name, value in (standard_errors or {}).items()},
-        step=None if step is None else int(step),
+        step=None if step is None else _whole(step),
     )
 
 
@@ -246,6 +247,13 @@ def not_finite(measurement: trial_pb2.Measurement) -> list[FieldViolation]:
         for name, value in values.items()
         if not math.isfinite(value)
     ]
+
+
+def _whole(step: object) -> int:
+    try:
+        return operator.index(step)  # type: ignore[arg-type]  # NumPy's integers are welcome
+    except TypeError:
+        raise TypeError(f"step is a whole number, not {type(step).__name__}: {step!r}") from None
 
 
 def _number(name: str, value: object) -> float:

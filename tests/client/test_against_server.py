@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy
 import pytest
 
 import asktell
@@ -243,6 +244,19 @@ def test_a_limit_of_nothing_is_refused(client: asktell.Client) -> None:
         client.create_study("nothing", {"x": Float(0, 1)}, minimize="loss", max_trials_without_improvement=0)
     with pytest.raises(asktell.StudyNotFound):
         client.get_study("nothing")
+
+
+def test_a_step_is_a_whole_number(client: asktell.Client) -> None:
+    """Fractions are refused rather than cut, and change nothing; NumPy's integers are taken."""
+    trial = client.create_study("steps", {"x": Float(0, 1)}, minimize="loss").ask()
+
+    for step in (1.5, 2.0, "3"):
+        with pytest.raises(TypeError, match="step is a whole number"):
+            trial.report(step, loss=1.0)  # type: ignore[arg-type]
+    trial.report(numpy.int64(4), loss=1.0)  # type: ignore[arg-type]
+
+    trial.reload()
+    assert [measured.step for measured in trial.intermediate] == [4]
 
 
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
