@@ -239,6 +239,21 @@ def measurement(
     )
 
 
+def last_measurement(
+    metrics: Mapping[str, float] | None,
+    more: Mapping[str, float],
+    standard_errors: Mapping[str, float] | None,
+    step: int | None,
+) -> trial_pb2.Measurement | None:
+    """The measurement of a trial that may end without one. Raises ValueError for what belongs to metrics that are not given."""
+    if metrics or more:
+        return measurement(metrics, more, standard_errors, step)
+    alone = [name for name, given in (("standard_errors", standard_errors), ("step", step)) if given or given == 0]
+    if alone:
+        raise ValueError(f"{' and '.join(alone)} without metrics: they say more about a measurement, and none is given")
+    return None
+
+
 def not_finite(measurement: trial_pb2.Measurement) -> list[FieldViolation]:
     """What is NaN or infinite in a measurement."""
     return [
@@ -273,8 +288,9 @@ def _finished(trial: FinishedTrial) -> trial_pb2.Trial:
         labels=trial.labels,
         intermediate_measurements=[measurement(m.metrics, {}, m.standard_errors, m.step) for m in trial.intermediate],
     )
-    if trial.metrics:
-        message.measurement.CopyFrom(measurement(trial.metrics, {}, trial.standard_errors, trial.step))
+    measured = last_measurement(trial.metrics, {}, trial.standard_errors, trial.step)
+    if measured is not None:
+        message.measurement.CopyFrom(measured)
     return message
 
 

@@ -116,7 +116,7 @@ class Trial(TrialRecord):
         **more: float,
     ) -> None:
         """Ends the trial early; without metrics the last ones reported are its measurement."""
-        measurement = _calls.measurement(metrics, more, standard_errors, step) if metrics or more else None
+        measurement = _calls.last_measurement(metrics, more, standard_errors, step)
         self.end(_calls.tell_pruned(self.name, reason, measurement))
 
     def update(self, *, notes: str | None = None, labels: Mapping[str, str] | None = None) -> None:

@@ -259,6 +259,24 @@ def test_a_step_is_a_whole_number(client: asktell.Client) -> None:
     assert [measured.step for measured in trial.intermediate] == [4]
 
 
+async def test_what_belongs_to_no_metrics_is_refused(client: asktell.Client) -> None:
+    """A step or standard errors without metrics are not dropped in silence; the trial runs on, nothing is imported."""
+    study = client.create_study("pruned", {"x": Float(0, 1)}, minimize="loss")
+    trial = study.ask()
+
+    with pytest.raises(ValueError, match="standard_errors and step without metrics"):
+        trial.tell_pruned("late", standard_errors={"loss": 0.1}, step=0)
+    failed = FinishedTrial({"x": 0.5}, state=TrialState.FAILED, step=3)
+    with pytest.raises(ValueError, match="step without metrics"):
+        study.import_trials([failed])
+    async with await aio.connect(client.target) as other:
+        there = await (await other.get_study("pruned")).trial(1)
+        with pytest.raises(ValueError, match="step without metrics"):
+            await there.tell_pruned(step=3)
+
+    assert [trial.state for trial in study.trials()] == [TrialState.RUNNING]
+
+
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
     """As file names that are no text come out of Python: the error itself is told and raised."""
     study = client.create_study("surrogates", {"x": Float(0, 1)}, minimize="loss")

@@ -112,7 +112,7 @@ class AsyncTrial(TrialRecord):
         **more: float,
     ) -> None:
         """`asktell.Trial.tell_pruned`."""
-        measurement = _calls.measurement(metrics, more, standard_errors, step) if metrics or more else None
+        measurement = _calls.last_measurement(metrics, more, standard_errors, step)
         await self.end(_calls.tell_pruned(self.name, reason, measurement))
 
     async def update(self, *, notes: str | None = None, labels: Mapping[str, str] | None = None) -> None:
