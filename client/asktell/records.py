@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from asktell.errors import AskTellError
 from asktell.names import StudyName, TrialName
 from asktell.space import ParameterValue, Space, point_from_proto
 from asktell.spec import StudySpec, spec_from_proto
@@ -381,6 +382,13 @@ def advice_from_proto(should_stop: bool, advice: study_service_pb2.StopAdvice) -
         return StopAdvice()
     cause = _member(StopCause, study_service_pb2.StopAdvice.Cause, advice.cause, StopCause.OTHER)
     return StopAdvice(should_stop=True, cause=cause, detail=advice.detail)
+
+
+def advice_from_error(error: AskTellError) -> StopAdvice:
+    """What a refused heartbeat means: the trial does not run any more."""
+    expired = error.metadata.get("state") == TrialState.EXPIRED
+    cause = StopCause.TRIAL_EXPIRED if expired else StopCause.OTHER
+    return StopAdvice(should_stop=True, cause=cause, detail=str(error))
 
 
 def rows(spec: StudySpec, trials: Iterable[TrialRecord]) -> list[dict[str, Any]]:

@@ -277,6 +277,23 @@ async def test_what_belongs_to_no_metrics_is_refused(client: asktell.Client) -> 
     assert [trial.state for trial in study.trials()] == [TrialState.RUNNING]
 
 
+async def test_a_beat_for_an_expired_trial_says_so(client: asktell.Client) -> None:
+    """A worker that was held up too long learns from its next heartbeat that the lease ran out."""
+    study = client.create_study("held-up", {"x": Float(0, 1)}, minimize="loss", lease=1)
+    trial = study.ask()
+    client.heartbeats.remove(trial)
+    deadline = time.monotonic() + 30
+    while study.trial(trial.number).state is not TrialState.EXPIRED and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+    assert not trial.beat(5)
+    assert trial.advice.cause is StopCause.TRIAL_EXPIRED
+    async with await aio.connect(client.target) as other:
+        there = await (await other.get_study("held-up")).trial(trial.number)
+        assert not await there.beat(5)
+        assert there.advice.cause is StopCause.TRIAL_EXPIRED
+
+
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
     """As file names that are no text come out of Python: the error itself is told and raised."""
     study = client.create_study("surrogates", {"x": Float(0, 1)}, minimize="loss")

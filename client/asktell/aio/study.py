@@ -21,10 +21,10 @@ from asktell.names import StudyName
 from asktell.records import (
     FinishedTrial,
     StopAdvice,
-    StopCause,
     StudyRecord,
     TrialRecord,
     TrialState,
+    advice_from_error,
     advice_from_proto,
     rows,
 )
@@ -133,7 +133,7 @@ class AsyncTrial(TrialRecord):
         try:
             await self._heartbeat(budget_s)
         except (TrialNotRunning, NotFound) as error:
-            self._advice = StopAdvice(should_stop=True, cause=StopCause.OTHER, detail=str(error))
+            self._advice = advice_from_error(error)
             return False
         except AskTellError:
             return True  # not reached this time; the next beat comes before the lease ends
