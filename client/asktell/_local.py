@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,14 @@ class LocalServer:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
+
+    def obituary(self) -> LocalServerError | None:
+        """How the process ended, if it did so by itself."""
+        status = None if self._process is None else self._process.poll()
+        if status is None:
+            return None
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        return LocalServerError(self._story(f"{how}; connect again to start another. Its log is {self._log}"))
 
     def stop(self) -> None:
         """Lets the server drain and exit, and makes it if it will not. May be called twice."""

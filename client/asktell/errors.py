@@ -37,7 +37,7 @@
     ├── Cancelled                  the client was closed while the call ran
     ├── ServerError                a bug or a misconfiguration on the other side; `metadata["log_id"]` finds it in its log
     ├── CredentialsError           files or a token that cannot be used, or must not be as things are: nothing was sent
-    ├── LocalServerError           the server of a "local:" target could not be started
+    ├── LocalServerError           the server of a "local:" target could not be started, or has ended
     └── ForkedAfterUse             the process was forked from one that had used gRPC, which does not survive that
 
 Each carries the canonical gRPC `code`, the server's `reason` (capitals, for programs to rely on) and `metadata`.

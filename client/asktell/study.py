@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 from asktell import _calls
 from asktell._optimize import Objective, optimize
 from asktell._retry import Attempts
-from asktell._status import CallFailed, to_error
+from asktell._status import CallFailed
 from asktell._targets import default_worker
 from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unauthenticated, Unavailable
 from asktell.explanation import Explanation, explanation_from_proto
@@ -333,7 +333,7 @@ class Study(StudyRecord):
                         yield change_from_proto(response)
                 error: AskTellError = Unavailable("the server ended the stream", code="UNAVAILABLE")
             except CallFailed as failure:
-                error = to_error(failure)
+                error = self._client.to_error(failure)
             finally:
                 stream.close()
             if admitted and isinstance(error, Unauthenticated):

@@ -294,6 +294,28 @@ async def test_a_beat_for_an_expired_trial_says_so(client: asktell.Client) -> No
         assert there.advice.cause is StopCause.TRIAL_EXPIRED
 
 
+async def test_a_local_server_that_was_killed_is_reported_dead(tmp_path: Path) -> None:
+    """At once, with the signal and the log, and not as unavailable when the budget is spent; a new client starts another."""
+    target = f"local:{tmp_path / 'killed.db'}"
+    async with await aio.connect(target) as there:
+        with asktell.connect(target) as client:
+            study = client.create_study("killed", {"x": Float(0, 1)}, minimize="loss")
+            other = await there.get_study("killed")
+            (server,) = [s for s in _local._servers._running.values() if s.target == client.target]
+            assert server._process is not None
+            os.kill(server._process.pid, signal.SIGKILL)
+            start_s = time.monotonic()
+            with pytest.raises(asktell.LocalServerError, match=r"ended by SIGKILL.*server.log"):
+                study.ask()
+            with pytest.raises(asktell.LocalServerError, match="ended by SIGKILL"):
+                await other.ask()
+            with pytest.raises(asktell.LocalServerError, match="ended by SIGKILL"):
+                list(study.watch())
+            assert time.monotonic() - start_s < 30
+            with asktell.connect(target) as again:
+                assert again.get_study("killed").ask().number == 1
+
+
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
     """As file names that are no text come out of Python: the error itself is told and raised."""
     study = client.create_study("surrogates", {"x": Float(0, 1)}, minimize="loss")

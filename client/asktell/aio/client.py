@@ -20,6 +20,7 @@ from asktell._targets import LOCAL_PREFIX, resolve_study, resolve_target
 from asktell.access import StrPath, Tls, resolve_access
 from asktell.aio._heartbeat import AsyncHeartbeats
 from asktell.aio.study import AsyncStudy
+from asktell.errors import AskTellError, Unavailable
 from asktell.names import DEFAULT_PROJECT, ProjectName
 from asktell.records import StudyState
 from asktell.space import Space
@@ -54,6 +55,7 @@ async def connect(
         project=project,
         timeout=timeout,
         on_close=lambda: _local.release_local(server),
+        obituary=server.obituary,
     )
 
 
@@ -68,15 +70,17 @@ class AsyncClient:
         project: str = DEFAULT_PROJECT,
         timeout: Seconds = DEFAULT_BUDGET_S,
         on_close: Callable[[], object] | None = None,
+        obituary: Callable[[], AskTellError | None] | None = None,
     ) -> None:
-        """Most callers want `connect`; this takes an `AsyncTransport` of one's own, and what `close` is to call at the
-        end, in a thread.
+        """Most callers want `connect`; this takes an `AsyncTransport` of one's own, what `close` is to call at the
+        end, in a thread, and what says how the server ended, if it has.
         """
         self._transport = transport
         self._target = target
         self._project = ProjectName.parse(f"projects/{project}").project
         self._timeout_s = to_budget(timeout)
         self._on_close = on_close
+        self._obituary = obituary
         self._closed = False
         self.heartbeats = AsyncHeartbeats()
         """Renews the leases of the trials asked for through this client."""
@@ -142,11 +146,17 @@ class AsyncClient:
                 left_s = attempts.timeout_s(time.monotonic())
                 return cast(R, await self._transport.unary(call.method, call.request, left_s))
             except CallFailed as failure:
-                error = to_error(failure)
+                error = self.to_error(failure)
             pause_s = attempts.pause_s(error, time.monotonic())
             if pause_s is None:
                 raise error
             await asyncio.sleep(pause_s)
+
+    def to_error(self, failure: CallFailed) -> AskTellError:
+        """What a failed attempt means; that a local server has ended is final."""
+        error = to_error(failure)
+        ended = self._obituary() if self._obituary is not None and isinstance(error, Unavailable) else None
+        return ended or error
 
     def attempts(self, method: str, *, patient: bool = False, timeout_s: float | None = None) -> Attempts:
         """The attempts of a logical call that begins now."""

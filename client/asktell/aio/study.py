@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 from asktell import _calls
 from asktell._retry import Attempts
-from asktell._status import CallFailed, to_error
+from asktell._status import CallFailed
 from asktell._targets import default_worker
 from asktell.aio._optimize import AsyncObjective, optimize
 from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unauthenticated, Unavailable
@@ -288,7 +288,7 @@ class AsyncStudy(StudyRecord):
                         yield change_from_proto(response)
                 error: AskTellError = Unavailable("the server ended the stream", code="UNAVAILABLE")
             except CallFailed as failure:
-                error = to_error(failure)
+                error = self._client.to_error(failure)
             finally:
                 await stream.aclose()
             if admitted and isinstance(error, Unauthenticated):
