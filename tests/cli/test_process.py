@@ -280,3 +280,18 @@ def test_the_live_table_calls_no_trial_best_that_breaks_a_bound(
     text, _ = _on_terminal("watch", "digits", env=environment, until="best accuracy 0.5 in trial 2", send=signal.SIGINT)
 
     assert "best accuracy 0.9" not in text
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_a_full_disk_is_said(arguments: list[str]) -> None:
+    """In one line, without a traceback, with status 1."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "asktell.cli.entry", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "asktell: the output cannot be written: No space left on device\n")

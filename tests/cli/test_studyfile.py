@@ -359,3 +359,26 @@ def test_a_limit_of_nothing_is_no_limit_to_write() -> None:
     assert "stopping.max_trials: at least 1, not 0" in str(caught.value)
     assert "stopping.max_failed_trials: at least 1, not 0" in str(caught.value)
     assert "target" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: {{ study }}", "a key is text"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: " + "9" * 5000, "not YAML"),
+    ],
+    ids=["template", "deep", "long"],
+)
+def test_what_yaml_allows_and_nobody_means(text: str, said: str, tmp_path: Path) -> None:
+    """A template that was not filled in, thousands of brackets and digits: the file is named, and what is wrong."""
+    (tmp_path / "study.yaml").write_text(text)
+
+    with pytest.raises(BadInput, match=said):
+        read_document(tmp_path / "study.yaml")
+
+
+def test_json_may_be_too_deep() -> None:
+    """As YAML may."""
+    with pytest.raises(BadInput, match="nested too deeply"):
+        parse_json("[" * 200_000, "study.json")

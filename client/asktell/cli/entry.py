@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import sys
 
 _NEEDED = ("click", "rich", "yaml")
@@ -15,7 +17,16 @@ def main() -> None:
 
     from asktell.cli.app import root
 
-    root(prog_name="asktell")
+    try:
+        try:
+            root(prog_name="asktell")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it exits
+        sys.exit(1 if error.errno == errno.EPIPE else f"asktell: the output cannot be written: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ class _CoreLoader(yaml.SafeLoader):
         """A mapping whose keys are all different."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                said = "a key is text; put what begins with a brace or a bracket in quotes"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
@@ -61,14 +64,18 @@ def parse_json(text: str, where: str) -> Any:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except ValueError as error:
         raise BadInput(where, [f"it is not JSON: {error}"]) from error
+    except RecursionError:
+        raise BadInput(where, ["it is nested too deeply"]) from None
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML document. Raises BadInput."""
     try:
         return yaml.load(text, _CoreLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise BadInput(where, [f"it is not YAML: {error}"]) from error
+    except RecursionError:
+        raise BadInput(where, ["it is nested too deeply"]) from None
 
 
 def read_text(path: Path) -> str:
