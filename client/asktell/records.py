@@ -8,6 +8,7 @@ All times are aware datetimes in UTC.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from asktell.errors import AskTellError
 from asktell.names import StudyName, TrialName
-from asktell.space import ParameterValue, Space, point_from_proto
+from asktell.space import ParameterValue, Space, point_from_proto, restored
 from asktell.spec import StudySpec, spec_from_proto
 from asktell.v1 import study_pb2, study_service_pb2, trial_pb2
 
@@ -157,19 +158,22 @@ class FinishedTrial:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> FinishedTrial:
-        """The trial of a row of `Study.to_dicts()`; columns that are None or unknown are passed over."""
+    def from_dict(cls, row: Mapping[str, Any], space: Space | None = None) -> FinishedTrial:
+        """The trial of a row of `Study.to_dicts()` or of a data frame made from it; columns that are None, NaN or unknown
+        are passed over. With a space, numbers that a data frame made floats for the sake of gaps are what they were.
+        """
+        row = {key: value for key, value in row.items() if not _missing(value)}
+        step = row.get("step")
 
         def under(prefix: str) -> dict[str, Any]:
-            found = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
-            return {key: value for key, value in found.items() if value is not None}
+            return {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
 
         return cls(
-            under("params."),
+            {name: restored(value, (space or {}).get(name)) for name, value in under("params.").items()},
             under("metrics."),
             state=TrialState(row.get("state") or TrialState.SUCCEEDED),
             standard_errors=under("standard_errors."),
-            step=row.get("step"),
+            step=int(step) if isinstance(step, float) and step.is_integer() else step,
             reason=row.get("reason") or "",
             worker=row.get("worker") or "",
             notes=row.get("notes") or "",
@@ -389,6 +393,13 @@ def advice_from_error(error: AskTellError) -> StopAdvice:
     expired = error.metadata.get("state") == TrialState.EXPIRED
     cause = StopCause.TRIAL_EXPIRED if expired else StopCause.OTHER
     return StopAdvice(should_stop=True, cause=cause, detail=str(error))
+
+
+def _missing(value: object) -> bool:
+    """Whether a data frame means nothing by a cell: None, NaN, pandas' NA or NaT."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in {"NAType", "NaTType"}
 
 
 def rows(spec: StudySpec, trials: Iterable[TrialRecord]) -> list[dict[str, Any]]:

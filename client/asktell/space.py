@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from asktell.v1 import search_space_pb2 as pb
 
@@ -163,6 +163,18 @@ def axis_from_proto(values: Iterable[pb.ParameterValue], parameter: Parameter | 
 
 def _typed(value: ParameterValue, parameter: Parameter | None) -> ParameterValue:
     return int(value) if isinstance(parameter, Discrete) and parameter.whole else value
+
+
+def restored(value: Any, parameter: Parameter | None) -> Any:
+    """A value that was kept as a float, in a data frame with gaps say, as the parameter has it."""
+    if not isinstance(value, float) or not value.is_integer():
+        return value
+    if isinstance(parameter, Int):
+        return int(value)
+    if isinstance(parameter, Categorical):
+        alike = (choice for choice in parameter.choices if choice == value and not isinstance(choice, bool))
+        return next(alike, value)
+    return value
 
 
 def parameter_to_proto(name: str, parameter: Parameter) -> pb.Parameter:

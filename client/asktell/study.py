@@ -273,10 +273,13 @@ class Study(StudyRecord):
         return [Trial(self, proto) for proto in answer.trials]
 
     def import_trials(self, finished: Iterable[FinishedTrial | Mapping[str, Any]]) -> list[Trial]:
-        """Adds trials that were evaluated elsewhere: `FinishedTrial`s, or rows as `to_dicts` gives them. At most 1000
-        at once, all or none. Raises InvalidArgument.
+        """Adds trials that were evaluated elsewhere: `FinishedTrial`s, or rows as `to_dicts` gives them,
+        by way of a data frame or not. At most 1000 at once, all or none. Raises InvalidArgument.
         """
-        trials = [trial if isinstance(trial, FinishedTrial) else FinishedTrial.from_dict(trial) for trial in finished]
+        space = self.spec.space
+        trials = [
+            trial if isinstance(trial, FinishedTrial) else FinishedTrial.from_dict(trial, space) for trial in finished
+        ]
         answer = self._client.run(_calls.import_trials(self.name, trials))
         return [Trial(self, proto) for proto in answer.trials]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,8 @@ SPACE = {
     ),
     "b": pb.Parameter(name="b", categorical=pb.CategoricalParameter(choices=[_choice(c) for c in (True, "true")])),
 }
+
+WHOLE = pb.Parameter(name="c", categorical=pb.CategoricalParameter(choices=[_choice(1), _choice(2)]))
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=6)
@@ -130,3 +133,21 @@ def test_a_bad_file_is_refused_with_its_lines(written: str, problem: str) -> Non
         flat.read_csv(written, "file.csv", SPACE)
 
     assert problem in str(caught.value)
+
+
+def test_what_pandas_writes_is_read() -> None:
+    """A column with gaps holds floats there, and truth is capitalized: the values are what they were all the same."""
+    frame = pandas.DataFrame(
+        [
+            {"params.i": 3, "params.c": 1, "params.b": True, "metrics.y": 0.5, "step": 4},
+            {"params.i": None, "params.c": None, "params.b": None, "metrics.y": 1.5, "step": None},
+        ]
+    )
+
+    read = flat.read_csv(frame.to_csv(index=False), "file", {**SPACE, "c": WHOLE})
+
+    first, second = (record for _, record in read)
+    assert first["parameters"] == {"i": 3, "c": 1, "b": True}
+    assert [type(value) for value in first["parameters"].values()] == [int, int, bool]
+    assert first["measurement"] == {"metrics": {"y": 0.5}, "step": 4}
+    assert second["parameters"] == {}

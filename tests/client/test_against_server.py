@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import numpy
+import pandas
 import pytest
 
 import asktell
@@ -314,6 +315,39 @@ async def test_a_local_server_that_was_killed_is_reported_dead(tmp_path: Path) -
             assert time.monotonic() - start_s < 30
             with asktell.connect(target) as again:
                 assert again.get_study("killed").ask().number == 1
+
+
+async def test_a_data_frame_comes_back(client: asktell.Client, tmp_path: Path) -> None:
+    """What pandas makes of inactive parameters and missing metrics is read as what it was, also by way of CSV."""
+    space: Space = {
+        "kind": Categorical(["tree", "net", "none"]),
+        "depth": Int(1, 9, when=when("kind", "tree")),
+        "width": Categorical([16, 32], when=when("kind", "net")),
+        "rate": Float(0, 1, when=when("kind", "net")),
+        "bias": Categorical([True, False], when=when("kind", "net")),
+    }
+    study = client.create_study("framed", space, minimize="loss")
+    study.import_trials(
+        [
+            FinishedTrial({"kind": "tree", "depth": 3}, {"loss": 1.0}, step=4),
+            FinishedTrial({"kind": "net", "width": 32, "rate": 1.0, "bias": True}, {"loss": 2.0}, notes="wide"),
+            FinishedTrial({"kind": "none"}, state=TrialState.FAILED, reason="broke"),
+        ]
+    )
+    frame = study.to_dataframe()
+    frame.to_csv(tmp_path / "trials.csv", index=False)
+
+    def told(trials: Iterable[asktell.TrialRecord]) -> list[object]:
+        return [(t.params, t.state, t.measurement, t.state_reason, t.notes) for t in trials]
+
+    back = client.create_study("framed-back", space, minimize="loss")
+    back.import_trials(frame.to_dict("records"))
+    by_csv = client.create_study("framed-csv", space, minimize="loss")
+    async with await aio.connect(client.target) as other:
+        there = await other.get_study("framed-csv")
+        await there.import_trials(pandas.read_csv(tmp_path / "trials.csv").to_dict("records"))
+
+    assert told(back.trials()) == told(by_csv.trials()) == told(study.trials())
 
 
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:

@@ -248,7 +248,10 @@ class AsyncStudy(StudyRecord):
 
     async def import_trials(self, finished: Iterable[FinishedTrial | Mapping[str, Any]]) -> list[AsyncTrial]:
         """`asktell.Study.import_trials`."""
-        trials = [trial if isinstance(trial, FinishedTrial) else FinishedTrial.from_dict(trial) for trial in finished]
+        space = self.spec.space
+        trials = [
+            trial if isinstance(trial, FinishedTrial) else FinishedTrial.from_dict(trial, space) for trial in finished
+        ]
         answer = await self._client.run(_calls.import_trials(self.name, trials))
         return [AsyncTrial(self, proto) for proto in answer.trials]
 

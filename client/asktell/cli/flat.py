@@ -123,7 +123,7 @@ def _record(cells: Row, space: Mapping[str, Parameter]) -> tuple[Record, list[st
         try:
             return kind(cells[name])
         except ValueError:
-            problems.append(f"{name}: {cells[name]!r} is not {'an integer' if kind is int else 'a number'}")
+            problems.append(f"{name}: {cells[name]!r} is not {'an integer' if kind is _integer else 'a number'}")
 
     def group(prefix: str) -> list[tuple[str, str]]:
         return [(name, name.removeprefix(prefix)) for name in cells if name.startswith(prefix)]
@@ -139,7 +139,7 @@ def _record(cells: Row, space: Mapping[str, Parameter]) -> tuple[Record, list[st
         if found := {metric: read(name, float) for name, metric in group(f"{key}.")}:
             measurement[key] = found
     if "step" in cells:
-        measurement["step"] = read("step", int)
+        measurement["step"] = read("step", _integer)
     record: Record = {
         "state": cells.get("state", "SUCCEEDED" if "metrics" in measurement else "WAITING"),
         "parameters": parameters,
@@ -163,14 +163,22 @@ def _cell(value: Value, parameter: Parameter) -> str:
 def _value(text: str, parameter: Parameter) -> Value:
     if parameter.HasField("categorical"):
         choices = _choices(parameter)
+        for spelling in (text.lower(), text.removesuffix(".0")):  # pandas writes True, and 3.0 in a column with gaps
+            if text not in choices and isinstance(choices.get(spelling), bool | int):
+                return choices[spelling]
         if text not in choices:
             raise ValueError(f"{text!r} is none of the choices {', '.join(choices)}")
         return choices[text]
-    kind = int if parameter.HasField("int") else float
+    kind = _integer if parameter.HasField("int") else float
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
+        raise ValueError(f"{text!r} is not {'an integer' if kind is _integer else 'a number'}") from None
+
+
+def _integer(text: str) -> int:
+    """An integer, also as pandas writes one in a column with gaps: 3.0."""
+    return int(text.removesuffix(".0"))
 
 
 def _choices(parameter: Parameter) -> dict[str, Value]:
