@@ -45,7 +45,23 @@ def _request_id() -> str:
     return str(uuid.uuid4())
 
 
+def _check_words(labels: object, **texts: object) -> None:
+    """Raises TypeError that names all that is no text."""
+    wrong = [f"{name} is text, not {text!r}" for name, text in texts.items() if not isinstance(text, str | None)]
+    if isinstance(labels, Mapping | None):
+        wrong += [
+            f"labels: a key and its label are text, not {key!r}: {label!r}"
+            for key, label in (labels or {}).items()
+            if not (isinstance(key, str) and isinstance(label, str))
+        ]
+    else:
+        wrong.append(f"labels is a mapping, not {labels!r}")
+    if wrong:
+        raise TypeError("; ".join(wrong))
+
+
 def create_study(name: StudyName, space: Space, options: StudyOptions) -> Call[study_pb2.Study]:
+    _check_words(options.get("labels"), description=options.get("description"))
     study = study_pb2.Study(
         spec=spec_to_proto(build_spec(space, options), name.project),
         description=options.get("description", ""),
@@ -77,6 +93,7 @@ def list_studies(
 
 
 def update_study(name: str, *, description: str | None, labels: Mapping[str, str] | None) -> Call[study_pb2.Study]:
+    _check_words(labels, description=description)
     request = service.UpdateStudyRequest(
         study=study_pb2.Study(name=name, description=description or "", labels=labels or {}),
         update_mask=_mask(description=description, labels=labels),
@@ -153,6 +170,7 @@ def heartbeat(trial: str) -> Call[service.HeartbeatResponse]:
 def enqueue(
     study: str, points: Iterable[Mapping[str, object]], notes: str, labels: Mapping[str, str] | None
 ) -> Call[service.CreateTrialsResponse]:
+    _check_words(labels, notes=notes)
     trials = [
         trial_pb2.Trial(
             parameters=point_to_proto(point), state=trial_pb2.Trial.WAITING, notes=notes, labels=labels or {}
@@ -212,6 +230,7 @@ def list_best_trials(study: str, page_token: str) -> Call[service.ListBestTrials
 
 
 def update_trial(name: str, *, notes: str | None, labels: Mapping[str, str] | None) -> Call[trial_pb2.Trial]:
+    _check_words(labels, notes=notes)
     request = service.UpdateTrialRequest(
         trial=trial_pb2.Trial(name=name, notes=notes or "", labels=labels or {}),
         update_mask=_mask(notes=notes, labels=labels),
@@ -279,6 +298,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _finished(trial: FinishedTrial) -> trial_pb2.Trial:
+    _check_words(trial.labels, worker=trial.worker, notes=trial.notes)
     message = trial_pb2.Trial(
         parameters=point_to_proto(trial.params),
         state=trial_pb2.Trial.State.Value(trial.state),

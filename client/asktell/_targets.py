@@ -19,6 +19,8 @@ def resolve_target(target: str | None) -> str:
 
 def resolve_study(name: str, project: str) -> StudyName:
     """The study meant by "study", "project/study" or a full resource name. Raises InvalidName (a ValueError)."""
+    if not isinstance(name, str):
+        raise TypeError(f"a study's name is text, not {type(name).__name__}: {name!r}")
     parts = name.split("/")
     if len(parts) == 1:
         return StudyName.parse(f"projects/{project}/studies/{name}")

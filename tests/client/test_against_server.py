@@ -350,6 +350,23 @@ async def test_a_data_frame_comes_back(client: asktell.Client, tmp_path: Path) -
     assert told(back.trials()) == told(by_csv.trials()) == told(study.trials())
 
 
+def test_what_is_no_text_is_named(client: asktell.Client) -> None:
+    """Before anything is sent, all that is wrong with the texts of a call at once."""
+    space: Space = {"x": Float(0, 1)}
+    with pytest.raises(TypeError, match="a study's name is text, not int: 3"):
+        client.get_study(3)  # type: ignore[arg-type]
+    wrong = r"description is text, not 5; labels: a key and its label are text, not 'gpus': 8"
+    with pytest.raises(TypeError, match=wrong):
+        client.create_study("texts", space, minimize="loss", description=5, labels={"gpus": 8})  # type: ignore[arg-type,dict-item]
+    study = client.create_study("texts", space, minimize="loss")
+    with pytest.raises(TypeError, match=r"notes is text, not 1; labels is a mapping, not \['a'\]"):
+        study.enqueue({"x": 0.5}, notes=1, labels=["a"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="worker is text, not 7"):
+        study.import_trials([FinishedTrial({"x": 0.5}, {"loss": 1.0}, worker=7)])  # type: ignore[arg-type]
+
+    assert list(study.trials()) == []
+
+
 def test_a_reason_that_no_utf_8_holds_is_spelt_out(client: asktell.Client) -> None:
     """As file names that are no text come out of Python: the error itself is told and raised."""
     study = client.create_study("surrogates", {"x": Float(0, 1)}, minimize="loss")
