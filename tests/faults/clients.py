@@ -377,8 +377,10 @@ class Client:
             )
             page = caller.call("ListTrials", request)
             if page is not None and page.next_page_token:
-                request.page_token = page.next_page_token
-                caller.call("ListTrials", request)
+                following = pb.ListTrialsRequest()
+                following.CopyFrom(request)
+                following.page_token = page.next_page_token
+                caller.call("ListTrials", following)
         elif kind == 3:
             caller.call("ListBestTrials", pb.ListBestTrialsRequest(parent=name))
         elif known := self.known.get(plan.name):
@@ -425,7 +427,9 @@ class Client:
             elif method == "Tell":
                 other.failed.reason = "another body"
             else:
-                other.trials[0].notes += " another body"
+                # Either body may be the one that acts, so that all of each has to be recognisable.
+                for trial in other.trials:
+                    trial.notes += " another body"
             request = other
         self.caller.call(method, request)
 
