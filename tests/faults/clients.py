@@ -232,6 +232,7 @@ class Client:
     late: list[_Held] = field(default_factory=list)
     known: dict[str, list[str]] = field(default_factory=dict)
     sent: list[tuple[str, Any]] = field(default_factory=list)
+    etags: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
         """Until the end is set."""
@@ -358,8 +359,15 @@ class Client:
     def _update_study(self, plan: Plan) -> None:
         caller = self.caller
         study = study_pb2.Study(name=f"{PARENT}/studies/{plan.name}", description=caller.unique())
-        if caller.rng.random() < 0.3:
+        kind = caller.rng.randrange(4)
+        if kind == 0:
             study.etag = "0-0"
+        elif kind == 1:
+            study.etag = self.etags.get(study.name, "")
+        elif kind == 2:
+            read = caller.call("GetStudy", pb.GetStudyRequest(name=study.name))
+            if read is not None:
+                study.etag = self.etags[study.name] = read.etag
         caller.call("UpdateStudy", pb.UpdateStudyRequest(study=study, update_mask={"paths": ["description"]}))
 
     def _read(self, plan: Plan) -> None:
@@ -408,8 +416,15 @@ class Client:
             return
         caller = self.caller
         name = f"{PARENT}/studies/{plan.name}"
+        ask = pb.AskRequest(parent=name, worker=caller.unique(), request_id=caller.unique())
+        running = caller.call("Ask", ask)
         caller.call("StopStudy", pb.StopStudyRequest(name=name, reason=caller.unique()))
         caller.call("GetStudy", pb.GetStudyRequest(name=name))
+        for trial in running.trials if running is not None else ():
+            held = _Held(trial.name, plan)
+            self._report(held)
+            caller.call("Heartbeat", pb.HeartbeatRequest(name=trial.name))
+            self._tell(held)
         for _ in range(2):
             self._work(plan)
         caller.call("ResumeStudy", pb.ResumeStudyRequest(name=name))

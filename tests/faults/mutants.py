@@ -14,7 +14,7 @@ from typing import Any
 
 from asktell_server.domain.study import Study
 from asktell_server.domain.trial import TrialState
-from asktell_server.service import asking, housekeeping, requests, trials, watching
+from asktell_server.service import asking, housekeeping, requests, studies, trials, watching
 from asktell_server.storage import codec, sql, transaction, write_cache
 from asktell_server.storage.postgresql import knowledge
 from asktell_server.storage.postgresql import transaction as postgresql
@@ -256,6 +256,60 @@ def starts_from_an_older_state() -> None:
     sql.SqlStorage._open = opened
 
 
+def resumes_nothing() -> None:
+    """A resume is acknowledged, and the study stays as it is."""
+
+    async def resume(self: studies.Studies, name: Any) -> Study:
+        return await self.get(name)
+
+    studies.Studies.resume = resume
+
+
+def never_completes() -> None:
+    """A study goes on when its criterion is met."""
+    Study.completed_if_done = lambda self, *_: self
+
+
+def takes_stale_etags() -> None:
+    """An update is taken whatever its etag."""
+    studies.Studies._check_etag = staticmethod(lambda *_: None)
+
+
+def reads_another_trial() -> None:
+    """Who reads a trial is shown the first of its study."""
+    original = trials.Trials.get
+
+    async def get(self: trials.Trials, name: Any, *arguments: Any) -> Any:
+        return await original(self, replace(name, number=1), *arguments)
+
+    trials.Trials.get = get
+
+
+def forgets_labels() -> None:
+    """Trials that are brought lose their labels."""
+    original = trials.Trials.create
+
+    async def create(self: trials.Trials, name: Any, new: Any, *arguments: Any) -> Any:
+        return await original(self, name, [replace(trial, labels={}) for trial in new], *arguments)
+
+    trials.Trials.create = create
+
+
+def never_says_stop() -> None:
+    """Workers of a stopped study are told to go on."""
+    trials._advice = lambda _, trial: trials.Advice(lease_expire_time=trial.lease_expire_time)
+
+
+def heartbeats_without_a_lease() -> None:
+    """A heartbeat is acknowledged and does not say until when."""
+    original = trials.Trials.heartbeat
+
+    async def heartbeat(self: trials.Trials, name: Any) -> Any:
+        return replace(await original(self, name), lease_expire_time=None)
+
+    trials.Trials.heartbeat = heartbeat
+
+
 def rolls_back_and_says_committed() -> None:
     """Every 20th transaction of the writer to PostgreSQL comes to nothing, and its works are told that it stands."""
     original, now = postgresql.WritingTransaction.begin_commit, _every(20)
@@ -341,6 +395,13 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
         suggests_outside_of_the_space,
         retries_twice,
         starts_from_an_older_state,
+        resumes_nothing,
+        never_completes,
+        takes_stale_etags,
+        reads_another_trial,
+        forgets_labels,
+        never_says_stop,
+        heartbeats_without_a_lease,
     )
 }
 

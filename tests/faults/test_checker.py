@@ -27,10 +27,24 @@ EVIDENCE = {
     "suggests_outside_of_the_space": "outside of the space",
     "retries_twice": "has 2 retries",
     "starts_from_an_older_state": "backward:",
+    "resumes_nothing": "did not resume the study",
+    "never_completes": "was not COMPLETED at",
+    "takes_stale_etags": "was taken with a stale etag",
+    "reads_another_trial": "and was answered",
+    "forgets_labels": "not those of CreateTrials",
+    "never_says_stop": "was not told that the study is stopped",
+    "heartbeats_without_a_lease": "was answered no lease",
 }
 # Those that show only when leases run out, which takes seconds.
 SLOW = {"never_ends_a_lease", "retries_for_ever", "drops_late_tells", "revives_expired_trials", "retries_twice"}
-STUDIES = {"exceeds_the_budget": "budget", "gives_when_stopped": "stopped"}
+STUDIES = {
+    "exceeds_the_budget": "budget",
+    "gives_when_stopped": "stopped",
+    "resumes_nothing": "stopped",
+    "never_completes": "budget",
+    "never_says_stop": "stopped",
+    "heartbeats_without_a_lease": "leased",
+}
 SLOW_STUDIES = ("leased", "once")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ..history import History
-from . import numbers, queue, refusals, states, suggestions, summaries, watches, writes
+from . import answers, numbers, queue, refusals, states, studies, suggestions, summaries, watches, writes
 from .evidence import Evidence, Final
 
 __all__ = ["RULES", "Final", "violations"]
@@ -20,6 +20,8 @@ RULES: Sequence[Callable[[Evidence], Iterable[str]]] = (
     *writes.RULES,
     *numbers.RULES,
     *states.RULES,
+    *studies.RULES,
+    *answers.RULES,
     *refusals.RULES,
     *watches.RULES,
     *queue.RULES,

@@ -1,0 +1,56 @@
+"""The checker calls nothing a violation that the contract allows: histories written by hand, and where each becomes one."""
+
+from __future__ import annotations
+
+from asktell.v1 import study_pb2, trial_pb2
+from asktell.v1 import study_service_pb2 as pb
+
+from .checker import answers, evidence, studies, writes
+from .history import Call, History, Outcome
+
+NAME = "projects/faults/studies/s"
+ACTIVE, STOPPED = study_pb2.Study.ACTIVE, study_pb2.Study.STOPPED
+
+
+def _study(state: study_pb2.Study.State, revision: int = 1) -> study_pb2.Study:
+    return study_pb2.Study(name=NAME, state=state, revision=revision, etag=f"e-{revision}")
+
+
+def _evidence(*calls: Call, kept: study_pb2.Study | None = None) -> evidence.Evidence:
+    found = {} if kept is None else {NAME: kept}
+    return evidence.Evidence(History(list(calls)), evidence.Final(found, {name: [] for name in found}, {}, []))
+
+
+def _create(outcome: Outcome) -> Call:
+    request = pb.CreateStudyRequest(parent="projects/faults", study_id="s")
+    return Call("c", "CreateStudy", request, 1.0, 2.0, outcome, _study(ACTIVE) if outcome is Outcome.OK else None)
+
+
+def test_a_creation_in_doubt_may_come_after_the_deletion() -> None:
+    """The study is there again if a creation whose answer was lost came late; not if every creation was answered before."""
+    deleted = Call("c", "DeleteStudy", pb.DeleteStudyRequest(name=NAME), 5.0, 6.0, Outcome.OK)
+    read = Call("c", "GetStudy", pb.GetStudyRequest(name=NAME), 7.0, 8.0, Outcome.OK, _study(ACTIVE))
+    history = [_create(Outcome.OK), deleted, read]
+
+    late = _evidence(_create(Outcome.UNKNOWN), *history, kept=_study(ACTIVE))
+    answered = _evidence(*history, kept=_study(ACTIVE))
+
+    assert not list(writes.studies_are_kept(late))
+    assert len(list(writes.studies_are_kept(answered))) == 2
+
+
+def test_a_stop_or_resume_in_doubt_may_come_late() -> None:
+    """A study may be seen ACTIVE after a stop while a resume is in doubt, and its workers may go on; otherwise not."""
+    stop = Call("c", "StopStudy", pb.StopStudyRequest(name=NAME), 3.0, 4.0, Outcome.OK, _study(STOPPED))
+    resume = Call("c", "ResumeStudy", pb.ResumeStudyRequest(name=NAME), 1.0, 2.0, Outcome.UNKNOWN)
+    read = Call("c", "GetStudy", pb.GetStudyRequest(name=NAME), 7.0, 8.0, Outcome.OK, _study(ACTIVE, 2))
+    measurement = trial_pb2.Measurement(step=1)
+    request = pb.ReportRequest(name=f"{NAME}/trials/1", measurement=measurement)
+    report = Call("c", "Report", request, 7.0, 8.0, Outcome.OK, pb.ReportResponse())
+
+    doubtful, certain = _evidence(resume, stop, read, report), _evidence(stop, read, report)
+
+    assert not list(studies.stops_and_resumes_act(doubtful))
+    assert not list(answers.advice_fits(doubtful))
+    assert len(list(studies.stops_and_resumes_act(certain))) == 1
+    assert len(list(answers.advice_fits(certain))) == 1
