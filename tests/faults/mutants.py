@@ -310,6 +310,11 @@ def heartbeats_without_a_lease() -> None:
     trials.Trials.heartbeat = heartbeat
 
 
+def gives_solved_points_again() -> None:
+    """The retry of a lost trial stays in the queue when the trial gets its result after all."""
+    trials.Trials._superseded = staticmethod(lambda *_: [])
+
+
 def rolls_back_and_says_committed() -> None:
     """Every 20th transaction of the writer to PostgreSQL comes to nothing, and its works are told that it stands."""
     original, now = postgresql.WritingTransaction.begin_commit, _every(20)
@@ -402,6 +407,7 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
         forgets_labels,
         never_says_stop,
         heartbeats_without_a_lease,
+        gives_solved_points_again,
     )
 }
 

@@ -34,9 +34,17 @@ EVIDENCE = {
     "forgets_labels": "not those of CreateTrials",
     "never_says_stop": "was not told that the study is stopped",
     "heartbeats_without_a_lease": "was answered no lease",
+    "gives_solved_points_again": "which it repeats, had its result",
 }
 # Those that show only when leases run out, which takes seconds.
-SLOW = {"never_ends_a_lease", "retries_for_ever", "drops_late_tells", "revives_expired_trials", "retries_twice"}
+SLOW = {
+    "never_ends_a_lease",
+    "retries_for_ever",
+    "drops_late_tells",
+    "revives_expired_trials",
+    "retries_twice",
+    "gives_solved_points_again",
+}
 STUDIES = {
     "exceeds_the_budget": "budget",
     "gives_when_stopped": "stopped",

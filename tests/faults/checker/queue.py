@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from asktell.v1 import study_pb2, trial_pb2
@@ -43,6 +44,20 @@ def retries_keep_their_limit(e: Evidence) -> Iterator[str]:
             yield f"{name} is {State.State.Name(trial.state)} and has a retry"
 
 
+def solved_points_are_not_given_again(e: Evidence) -> Iterator[str]:
+    """From when the late result of a lost trial was acknowledged, none of its retries is given out."""
+    told = {name: min((c.ended for c in calls if c.ok), default=math.inf) for name, calls in e.tells.items()}
+    for calls in e.asks.values():
+        first = min(call.began for call in calls)
+        for call in calls:
+            for trial in call.response.trials if call.ok else ():
+                before = e.trials.get(f"{parent_of(trial.name)}/trials/{trial.retry_of}")
+                while before is not None:
+                    if told.get(before.name, math.inf) < first:
+                        yield f"{trial.name} was given out though {before.name}, which it repeats, had its result"
+                    before = e.trials.get(f"{parent_of(before.name)}/trials/{before.retry_of}")
+
+
 def nothing_is_stuck(e: Evidence) -> Iterator[str]:
     """After all leases have ended nothing runs with one; what runs without one was given to somebody; the queue is in order."""
     for study, trials in e.final.trials.items():
@@ -64,5 +79,6 @@ def nothing_is_stuck(e: Evidence) -> Iterator[str]:
 
 RULES = (
     retries_keep_their_limit,
+    solved_points_are_not_given_again,
     nothing_is_stuck,
 )
