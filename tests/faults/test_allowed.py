@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import cast
+
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
 
 from .checker import answers, evidence, studies, writes
+from .clients import Caller, Client, Plan
 from .history import Call, History, Outcome
 
 NAME = "projects/faults/studies/s"
@@ -54,3 +58,29 @@ def test_a_stop_or_resume_in_doubt_may_come_late() -> None:
     assert not list(answers.advice_fits(doubtful))
     assert len(list(studies.stops_and_resumes_act(certain))) == 1
     assert len(list(answers.advice_fits(certain))) == 1
+
+
+class _Recorder:
+    """Stands for a caller: keeps what it is asked to send."""
+
+    def __init__(self) -> None:
+        self.rng = Random(1)
+        self.requests: list[pb.CreateTrialsRequest] = []
+
+    def call(self, _: str, request: pb.CreateTrialsRequest) -> None:
+        self.requests.append(request)
+
+
+def test_another_body_is_recognisable_in_all_its_trials() -> None:
+    """After a creation in doubt the other body may be the one that acts, so that none of its trials has the notes of the first."""
+    first = pb.CreateTrialsRequest(trials=[trial_pb2.Trial(notes="n"), trial_pb2.Trial(notes="n")], request_id="r")
+    recorder = _Recorder()
+    client = Client(cast(Caller, recorder), [], sent=[("CreateTrials", first)])
+
+    for _ in range(20):
+        client._repeat(Plan("plain", study_pb2.StudySpec()))
+
+    assert {tuple(trial.notes for trial in request.trials) for request in recorder.requests} == {
+        ("n", "n"),
+        ("n another body", "n another body"),
+    }
