@@ -358,7 +358,9 @@ class Client:
 
     def _update_study(self, plan: Plan) -> None:
         caller = self.caller
-        study = study_pb2.Study(name=f"{PARENT}/studies/{plan.name}", description=caller.unique())
+        written = caller.unique()
+        name = f"{PARENT}/studies/{plan.name}"
+        study = study_pb2.Study(name=name, description=written, labels={"written": written})
         kind = caller.rng.randrange(4)
         if kind == 0:
             study.etag = "0-0"
@@ -368,7 +370,7 @@ class Client:
             read = caller.call("GetStudy", pb.GetStudyRequest(name=study.name))
             if read is not None:
                 study.etag = self.etags[study.name] = read.etag
-        caller.call("UpdateStudy", pb.UpdateStudyRequest(study=study, update_mask={"paths": ["description"]}))
+        caller.call("UpdateStudy", pb.UpdateStudyRequest(study=study, update_mask={"paths": ["description", "labels"]}))
 
     def _read(self, plan: Plan) -> None:
         caller, rng = self.caller, self.caller.rng
@@ -384,11 +386,13 @@ class Client:
                 parent=name, page_size=20, states=states, view=rng.choice([pb.BASIC, pb.FULL])
             )
             page = caller.call("ListTrials", request)
-            if page is not None and page.next_page_token:
+            for _ in range(rng.choice([1, 30])):
+                if page is None or not page.next_page_token:
+                    break
                 following = pb.ListTrialsRequest()
                 following.CopyFrom(request)
                 following.page_token = page.next_page_token
-                caller.call("ListTrials", following)
+                page = caller.call("ListTrials", following)
         elif kind == 3:
             caller.call("ListBestTrials", pb.ListBestTrialsRequest(parent=name))
         elif known := self.known.get(plan.name):

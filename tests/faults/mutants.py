@@ -315,6 +315,45 @@ def gives_solved_points_again() -> None:
     trials.Trials._superseded = staticmethod(lambda *_: [])
 
 
+def reads_without_the_last_measurement() -> None:
+    """Every third read of a trial leaves out its last measurement."""
+    original, now = trials.Trials.get, _every(3)
+
+    async def get(self: trials.Trials, *arguments: Any) -> Any:
+        trial = await original(self, *arguments)
+        return replace(trial, intermediate=trial.intermediate[:-1]) if now() else trial
+
+    trials.Trials.get = get
+
+
+def skips_between_pages() -> None:
+    """A page of trials after the first one begins one trial too late."""
+    original = trials.Trials.page
+
+    async def page(self: trials.Trials, *arguments: Any, full: bool) -> Any:
+        found, token = await original(self, *arguments, full=full)
+        begins = not found or found[0].number == 1
+        return (found if begins else found[1:]), token
+
+    trials.Trials.page = page
+
+
+def gives_without_a_lease() -> None:
+    """Every fifth ask gives trials that never expire."""
+    original, now = asking._lease, _every(5)
+    asking._lease = lambda study, time: None if now() else original(study, time)
+
+
+def forgets_labels_of_studies() -> None:
+    """Updates of a study leave its labels as they are."""
+    original = studies.Studies.update
+
+    async def update(self: studies.Studies, name: Any, paths: Any, *arguments: Any) -> Any:
+        return await original(self, name, [path for path in paths if path != "labels"], *arguments)
+
+    studies.Studies.update = update
+
+
 def rolls_back_and_says_committed() -> None:
     """Every 20th transaction of the writer to PostgreSQL comes to nothing, and its works are told that it stands."""
     original, now = postgresql.WritingTransaction.begin_commit, _every(20)
@@ -408,6 +447,10 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
         never_says_stop,
         heartbeats_without_a_lease,
         gives_solved_points_again,
+        reads_without_the_last_measurement,
+        skips_between_pages,
+        gives_without_a_lease,
+        forgets_labels_of_studies,
     )
 }
 

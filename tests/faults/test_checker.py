@@ -35,6 +35,10 @@ EVIDENCE = {
     "never_says_stop": "was not told that the study is stopped",
     "heartbeats_without_a_lease": "was answered no lease",
     "gives_solved_points_again": "which it repeats, had its result",
+    "reads_without_the_last_measurement": "does not see Report",
+    "skips_between_pages": "left out the numbers",
+    "gives_without_a_lease": "was seen without a lease",
+    "forgets_labels_of_studies": "was seen with the labels",
 }
 # Those that show only when leases run out, which takes seconds.
 SLOW = {
@@ -52,6 +56,7 @@ STUDIES = {
     "never_completes": "budget",
     "never_says_stop": "stopped",
     "heartbeats_without_a_lease": "leased",
+    "gives_without_a_lease": "leased",
 }
 SLOW_STUDIES = ("leased", "once")
 

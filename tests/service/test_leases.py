@@ -370,6 +370,35 @@ async def test_a_retry_of_what_got_its_result_meanwhile_is_the_last(running: InP
     assert "superseded: trial 1" in lost.state_reason
 
 
+async def test_a_loss_is_none_once_what_was_tried_again_has_its_result(running: InProcess) -> None:
+    """All tries of a point were lost, then the first of them is told late: nothing of it counts as lost, and the point is not pending."""
+    made = spec(dimensions=1)
+    made.parameters[0].float.step = 0.5
+    made.algorithm.grid.SetInParent()
+    made.trial_policy.lease.seconds = 60
+    made.trial_policy.max_retries = 1
+    made.stopping_criteria.max_failed_trials = 2
+    request = pb.CreateStudyRequest(parent="projects/default", study_id="leased", study=study_pb2.Study(spec=made))
+    study = (await running.service.CreateStudy(request)).name
+    first = await _ask(running, study)
+    for _ in range(2):
+        await running.pass_time(61)
+        retry = await _ask(running, study)  # of the first; then of nothing
+    await running.service.Tell(pb.TellRequest(name=retry.name, measurement=RESULT))
+
+    late = await running.service.Tell(pb.TellRequest(name=first.name, failed={}))
+    lost = await _trial(running, f"{study}/trials/2")
+    last = await _ask(running, study)
+    told = await running.service.Tell(pb.TellRequest(name=last.name, failed={}))
+
+    assert late.study_state == study_pb2.Study.ACTIVE
+    assert lost.state == State.EXPIRED
+    assert "superseded: trial 1" in lost.state_reason
+    assert (lost.retry_of, retry.attempt, last.attempt) == (1, 1, 1)
+    assert told.study_state == study_pb2.Study.COMPLETED
+    assert await _counts(running, study) == study_pb2.Study.TrialCounts(succeeded=1, failed=2, expired=1)
+
+
 async def test_a_completed_study_tries_nothing_again(running: InProcess) -> None:
     """A lease that runs out there makes no retry, which nobody could ask for."""
     made = spec()

@@ -217,7 +217,9 @@ class HostedStudy:
                     if trial.number not in self.given_up and len(self.given_up) >= GIVEN_UP:
                         self.version += 1  # another one may be forgotten
                     self.given_up.add(trial.number)
-                elif self.unfinished.pop(trial.number, None) is not None:
+                    continue
+                self.given_up.discard(trial.number)
+                if self.unfinished.pop(trial.number, None) is not None:
                     self.version += 1
             elif trial.state.has_result:
                 self.unfinished.pop(trial.number, None)

@@ -1,5 +1,5 @@
 """Trials that were lost: with their last retry they count, with those that FAILED, towards `max_failed_trials`; unless what they repeat
-had got its result by then.
+gets its result, before or after.
 """
 
 from __future__ import annotations

@@ -150,22 +150,21 @@ class Trials:
                 finish_revision=revision,
                 end_time=now,
             )
-            changed = [told]
-            if trial.state is TrialState.EXPIRED:
-                changed += self._superseded(tx, study, trial, now, revision)
+            superseded = self._superseded(tx, study, trial, now, revision) if trial.state is TrialState.EXPIRED else []
+            for _, after in superseded:
+                tx.update_trial(study.id, after)
             # What was lost and is told as FAILED after all counts once.
             lost = given_up(tx, study, but=trial.number) if told.state is TrialState.FAILED else 0
             counts = dict(study.counts)
-            for before, after in [(trial, told), *((None, t) for t in changed[1:])]:
-                counts[before.state if before else TrialState.WAITING] -= 1
+            for before, after in [(trial, told), *superseded]:
+                counts[before.state] -= 1
                 counts[after.state] = counts.get(after.state, 0) + 1
             study = replace(study, revision=revision, counts=counts, update_time=now)
             study = _with_results(study, [told], lost)
-            for each in changed:
-                tx.update_trial(study.id, each)
+            tx.update_trial(study.id, told)
             tx.update_study(study)
             requests.remember(tx, study.id, scope, request_id, body, {}, now)
-            return Change((told, study, True), study, changed)
+            return Change((told, study, True), study, [told, *(after for _, after in superseded)])
 
         trial, study, new = await self._commits.run(name.parent, work, brief=result.state is not TrialState.FAILED)
         if new:
@@ -254,7 +253,7 @@ class Trials:
             study = require(tx.study(name.project, name.study), name)
             return study, None if wrong else recalled(tx, study)
 
-        seen, repeat = await self._storage.read(look)
+        seen, repeat = await self._reads.run(name.project, name.study, look)
         if repeat is not None:
             return repeat
         ready = await prepared(seen.spec, new, self._limits, wrong)
@@ -401,19 +400,27 @@ class Trials:
         )
 
     @staticmethod
-    def _superseded(tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int) -> list[Trial]:
-        """The waiting retry of an expired trial that got its result after all, or the retry of that, withdrawn."""
+    def _superseded(
+        tx: Transaction, study: Study, trial: Trial, now: datetime, revision: int
+    ) -> list[tuple[Trial, Trial]]:
+        """The last retry of an expired trial that got its result after all, as it was and as it is now: withdrawn if it waits, and no loss
+        if it was lost for good.
+        """
         # A retry is made after what it repeats, and at most one of each.
         repeated_by = {before: number for number, before in tx.retries(study.id, trial.number).items()}
         last = trial.number
         while last in repeated_by:
             last = repeated_by[last]
         retry = tx.trial(study.id, last, full=False)
-        if retry is None or retry.state is not TrialState.WAITING:
+        if retry is None or retry.number == trial.number:
             return []
-        return [
-            replace(retry, state=TrialState.EXPIRED, state_reason=superseded_by(trial), revision=revision, end_time=now)
-        ]
+        reason = superseded_by(trial)
+        if retry.state is TrialState.WAITING:
+            withdrawn = replace(retry, state=TrialState.EXPIRED, state_reason=reason, revision=revision, end_time=now)
+            return [(retry, withdrawn)]
+        if retry.is_given_up(study.spec.trial_policy.max_retries):
+            return [(retry, replace(retry, state_reason=reason, revision=revision))]
+        return []
 
 
 def _brief(trials: Sequence[Trial]) -> list[Trial]:

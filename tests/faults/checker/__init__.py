@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ..history import History
-from . import answers, numbers, queue, refusals, states, studies, suggestions, summaries, watches, writes
+from . import answers, numbers, queue, reads, refusals, states, studies, suggestions, summaries, watches, writes
 from .evidence import Evidence, Final
 
 __all__ = ["RULES", "Final", "violations"]
@@ -22,6 +22,7 @@ RULES: Sequence[Callable[[Evidence], Iterable[str]]] = (
     *states.RULES,
     *studies.RULES,
     *answers.RULES,
+    *reads.RULES,
     *refusals.RULES,
     *watches.RULES,
     *queue.RULES,
