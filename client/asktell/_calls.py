@@ -6,7 +6,6 @@ A call that creates something gets its request_id here, once: however often the 
 from __future__ import annotations
 
 import math
-import operator
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from asktell._misuse import check_words, whole_numbers
 from asktell.errors import FieldViolation, NotFinite
 from asktell.names import ProjectName, StudyName, TrialName
 from asktell.records import FinishedTrial, StudyState, TrialState
@@ -45,23 +45,8 @@ def _request_id() -> str:
     return str(uuid.uuid4())
 
 
-def _check_words(labels: object, **texts: object) -> None:
-    """Raises TypeError that names all that is no text."""
-    wrong = [f"{name} is text, not {text!r}" for name, text in texts.items() if not isinstance(text, str | None)]
-    if isinstance(labels, Mapping | None):
-        wrong += [
-            f"labels: a key and its label are text, not {key!r}: {label!r}"
-            for key, label in (labels or {}).items()
-            if not (isinstance(key, str) and isinstance(label, str))
-        ]
-    else:
-        wrong.append(f"labels is a mapping, not {labels!r}")
-    if wrong:
-        raise TypeError("; ".join(wrong))
-
-
 def create_study(name: StudyName, space: Space, options: StudyOptions) -> Call[study_pb2.Study]:
-    _check_words(options.get("labels"), description=options.get("description"))
+    check_words(options.get("labels"), description=options.get("description"))
     study = study_pb2.Study(
         spec=spec_to_proto(build_spec(space, options), name.project),
         description=options.get("description", ""),
@@ -93,7 +78,7 @@ def list_studies(
 
 
 def update_study(name: str, *, description: str | None, labels: Mapping[str, str] | None) -> Call[study_pb2.Study]:
-    _check_words(labels, description=description)
+    check_words(labels, description=description)
     request = service.UpdateStudyRequest(
         study=study_pb2.Study(name=name, description=description or "", labels=labels or {}),
         update_mask=_mask(description=description, labels=labels),
@@ -102,6 +87,7 @@ def update_study(name: str, *, description: str | None, labels: Mapping[str, str
 
 
 def stop_study(name: str, reason: str) -> Call[study_pb2.Study]:
+    check_words(None, reason=reason)
     return Call("StopStudy", service.StopStudyRequest(name=name, reason=reason), study_pb2.Study)
 
 
@@ -114,8 +100,13 @@ def delete_study(name: str, *, missing_ok: bool) -> Call[Empty]:
     return Call("DeleteStudy", request, Empty)
 
 
-def ask(study: str, count: int, worker: str) -> Call[service.AskResponse]:
-    request = service.AskRequest(parent=study, count=count, worker=worker, request_id=_request_id())
+def ask(study: str, count: int | None, worker: str) -> Call[service.AskResponse]:
+    """Raises TypeError for what is no number of trials, and ValueError for less than one."""
+    check_words(None, worker=worker)
+    wanted = whole_numbers(count=count)["count"]
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"count is at least 1, not {wanted}")
+    request = service.AskRequest(parent=study, count=wanted or 1, worker=worker, request_id=_request_id())
     return Call("Ask", request, service.AskResponse, patient=True)
 
 
@@ -170,7 +161,7 @@ def heartbeat(trial: str) -> Call[service.HeartbeatResponse]:
 def enqueue(
     study: str, points: Iterable[Mapping[str, object]], notes: str, labels: Mapping[str, str] | None
 ) -> Call[service.CreateTrialsResponse]:
-    _check_words(labels, notes=notes)
+    check_words(labels, notes=notes)
     trials = [
         trial_pb2.Trial(
             parameters=point_to_proto(point), state=trial_pb2.Trial.WAITING, notes=notes, labels=labels or {}
@@ -186,6 +177,11 @@ def import_trials(study: str, finished: Iterable[FinishedTrial]) -> Call[service
         parent=study, trials=[_finished(trial) for trial in finished], request_id=_request_id()
     )
     return Call("CreateTrials", request, service.CreateTrialsResponse)
+
+
+def trial_name(study: str, number: int) -> TrialName:
+    """Raises TypeError for what is no whole number."""
+    return StudyName.parse(study).trial(whole_numbers(number=number)["number"] or 0)
 
 
 def get_trial(name: TrialName | str) -> Call[trial_pb2.Trial]:
@@ -230,7 +226,7 @@ def list_best_trials(study: str, page_token: str) -> Call[service.ListBestTrials
 
 
 def update_trial(name: str, *, notes: str | None, labels: Mapping[str, str] | None) -> Call[trial_pb2.Trial]:
-    _check_words(labels, notes=notes)
+    check_words(labels, notes=notes)
     request = service.UpdateTrialRequest(
         trial=trial_pb2.Trial(name=name, notes=notes or "", labels=labels or {}),
         update_mask=_mask(notes=notes, labels=labels),
@@ -250,11 +246,13 @@ def measurement(
     step: int | None,
 ) -> trial_pb2.Measurement:
     """A measurement on the wire; the metrics are those of both mappings. Raises TypeError for what is no number, or no whole step."""
+    if not isinstance(metrics, Mapping | None):
+        raise TypeError(f"metrics is a mapping from names to numbers, not {metrics!r}")
     both = {**(metrics or {}), **more}
     return trial_pb2.Measurement(
         metrics={name: _number(name, value) for name, value in both.items()},
         standard_errors={name: _number(name, value) for name, value in (standard_errors or {}).items()},
-        step=None if step is None else _whole(step),
+        step=whole_numbers(step=step)["step"],
     )
 
 
@@ -283,13 +281,6 @@ def not_finite(measurement: trial_pb2.Measurement) -> list[FieldViolation]:
     ]
 
 
-def _whole(step: object) -> int:
-    try:
-        return operator.index(step)  # type: ignore[arg-type]  # NumPy's integers are welcome
-    except TypeError:
-        raise TypeError(f"step is a whole number, not {type(step).__name__}: {step!r}") from None
-
-
 def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]  # NumPy scalars and zero-dimensional tensors are welcome
@@ -298,7 +289,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _finished(trial: FinishedTrial) -> trial_pb2.Trial:
-    _check_words(trial.labels, worker=trial.worker, notes=trial.notes)
+    check_words(trial.labels, worker=trial.worker, notes=trial.notes)
     message = trial_pb2.Trial(
         parameters=point_to_proto(trial.params),
         state=trial_pb2.Trial.State.Value(trial.state),

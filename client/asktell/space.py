@@ -110,6 +110,8 @@ class Categorical(Parameter):
     """When the parameter is active; None means always."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.choices, str):
+            raise TypeError(f"choices is a list of choices, not the text {self.choices!r}")
         object.__setattr__(self, "choices", tuple(self.choices))
 
 
@@ -145,7 +147,9 @@ def value_from_proto(value: pb.ParameterValue) -> ParameterValue:
 
 
 def point_to_proto(params: Mapping[str, object]) -> dict[str, pb.ParameterValue]:
-    """A point of a space on the wire."""
+    """A point of a space on the wire. Raises TypeError for what is no point or holds what cannot be a value."""
+    if not isinstance(params, Mapping):
+        raise TypeError(f"a point is a mapping from parameters to values, not {params!r}")
     return {name: value_to_proto(value) for name, value in params.items()}
 
 

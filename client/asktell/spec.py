@@ -9,9 +9,11 @@ from typing import Literal, TypeAlias, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
+from asktell._misuse import naming, whole_numbers
 from asktell.algorithms import Algorithm, algorithm_from_proto, algorithm_named, algorithm_to_proto
 from asktell.names import DEFAULT_PROJECT
-from asktell.space import Space, parameter_from_proto, parameter_to_proto
+from asktell.space import Parameter, Space, parameter_from_proto, parameter_to_proto
+from asktell.v1 import search_space_pb2
 from asktell.v1 import study_pb2 as pb
 
 Direction: TypeAlias = Literal["maximize", "minimize"]
@@ -64,6 +66,9 @@ class StudySpec:
 
 def to_seconds(duration: Seconds) -> float:
     """A duration in seconds."""
+    given: object = duration
+    if isinstance(given, str):  # float would read it
+        raise TypeError(f"a duration is a timedelta or a number of seconds, not {given!r}")
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
@@ -112,6 +117,10 @@ class StudyOptions(TypedDict, total=False):
     is run again go on), or "fail"."""
 
 
+_LIMITS = ("max_trials", "max_trials_without_improvement", "max_failed_trials")
+_WHOLE = ("seed", "max_retries", *_LIMITS)
+
+
 def build_spec(space: Space, options: StudyOptions) -> StudySpec:
     """The spec that the arguments of `create_study` describe. Raises ValueError or TypeError for misuse."""
     unknown = set(options) - StudyOptions.__optional_keys__
@@ -124,7 +133,10 @@ def build_spec(space: Space, options: StudyOptions) -> StudySpec:
         objectives[metric] = "minimize"
     if not objectives:
         raise ValueError("a study needs an objective: give maximize= or minimize= the name of a metric")
-    _check_limits(options)
+    if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
+        raise TypeError(f"space is a mapping from names to parameters, not {space!r}")
+    numbers = whole_numbers(**{name: options.get(name) for name in _WHOLE})
+    _check_limits(numbers)
     algorithm = options.get("algorithm")
     lease = options.get("lease")
     return StudySpec(
@@ -132,24 +144,16 @@ def build_spec(space: Space, options: StudyOptions) -> StudySpec:
         objectives,
         constraints=_constraints(options.get("constraints") or {}),
         algorithm=algorithm_named(algorithm) if isinstance(algorithm, str) else algorithm,
-        seed=options.get("seed"),
         lease=None if lease is None else timedelta(seconds=to_seconds(lease)),
-        max_retries=options.get("max_retries"),
-        max_trials=options.get("max_trials"),
         target=options.get("target"),
-        max_trials_without_improvement=options.get("max_trials_without_improvement"),
-        max_failed_trials=options.get("max_failed_trials"),
+        **numbers,
     )
 
 
-def _check_limits(options: StudyOptions) -> None:
+def _check_limits(numbers: Mapping[str, int | None]) -> None:
     """On the wire 0 is no limit, which nobody means who writes 0 here."""
-    limits = {
-        "max_trials": options.get("max_trials"),
-        "max_trials_without_improvement": options.get("max_trials_without_improvement"),
-        "max_failed_trials": options.get("max_failed_trials"),
-    }
-    wrong = [f"{name} is at least 1, not {limit}" for name, limit in limits.items() if limit is not None and limit < 1]
+    limits = [(name, numbers[name]) for name in _LIMITS]
+    wrong = [f"{name} is at least 1, not {limit}" for name, limit in limits if limit is not None and limit < 1]
     if wrong:
         raise ValueError(f"{'; '.join(wrong)}; None means no limit")
 
@@ -177,7 +181,7 @@ def spec_to_proto(spec: StudySpec, project: str = DEFAULT_PROJECT) -> pb.StudySp
     """The spec on the wire, for a study of `project`."""
     directions = {"maximize": pb.Objective.MAXIMIZE, "minimize": pb.Objective.MINIMIZE}
     message = pb.StudySpec(
-        parameters=[parameter_to_proto(name, parameter) for name, parameter in spec.space.items()],
+        parameters=[_named(name, parameter) for name, parameter in spec.space.items()],
         objectives=[pb.Objective(metric=name, direction=directions[way]) for name, way in spec.objectives.items()],
         seed=spec.seed,
     )
@@ -185,12 +189,14 @@ def spec_to_proto(spec: StudySpec, project: str = DEFAULT_PROJECT) -> pb.StudySp
         message.outcome_constraints.add(metric=metric, **{"max" if way == "<=" else "min": bound})
     if spec.algorithm is not None:
         message.algorithm.CopyFrom(algorithm_to_proto(spec.algorithm, project))
-    criteria = pb.StoppingCriteria(
+    with naming("target"):
+        criteria = pb.StoppingCriteria(target=spec.target)
+    limits = pb.StoppingCriteria(
         max_trials=spec.max_trials or 0,
-        target=spec.target,
         max_trials_without_improvement=spec.max_trials_without_improvement or 0,
         max_failed_trials=spec.max_failed_trials or 0,
     )
+    criteria.MergeFrom(limits)
     if criteria.ByteSize():
         message.stopping_criteria.CopyFrom(criteria)
     if spec.lease is not None or spec.max_retries is not None:
@@ -201,6 +207,13 @@ def spec_to_proto(spec: StudySpec, project: str = DEFAULT_PROJECT) -> pb.StudySp
             policy.lease.CopyFrom(lease)
         message.trial_policy.CopyFrom(policy)
     return message
+
+
+def _named(name: str, parameter: Parameter) -> search_space_pb2.Parameter:
+    if not isinstance(parameter, Parameter):
+        raise TypeError(f"parameter {name!r} is a Float, Int, Discrete or Categorical, not {parameter!r}")
+    with naming(f"parameter {name!r}"):
+        return parameter_to_proto(name, parameter)
 
 
 def spec_from_proto(message: pb.StudySpec) -> StudySpec:

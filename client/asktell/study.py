@@ -14,7 +14,6 @@ from asktell._status import CallFailed
 from asktell._targets import default_worker
 from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unauthenticated, Unavailable
 from asktell.explanation import Explanation, explanation_from_proto
-from asktell.names import StudyName
 from asktell.records import (
     FinishedTrial,
     StopAdvice,
@@ -213,9 +212,7 @@ class Study(StudyRecord):
         The leases of the trials are renewed until they are told or no longer referred to. Raises StudyNotActive,
         StudyCompleted, TrialLimitReached, SearchSpaceExhausted, ServerBusy.
         """
-        if count is not None and count < 1:
-            raise ValueError(f"count is at least 1, not {count}")
-        call = _calls.ask(self.name, 1 if count is None else count, worker or default_worker())
+        call = _calls.ask(self.name, count, worker or default_worker())
         trials = self.take(call, None if timeout is None else to_budget(timeout))
         return trials[0] if count is None else trials
 
@@ -230,7 +227,7 @@ class Study(StudyRecord):
 
     def trial(self, number: int) -> Trial:
         """The trial of that number, with all its measurements. Raises TrialNotFound."""
-        return Trial(self, self._client.run(_calls.get_trial(StudyName.parse(self.name).trial(number))))
+        return Trial(self, self._client.run(_calls.get_trial(_calls.trial_name(self.name, number))))
 
     def trials(self, states: Iterable[TrialState | str] | None = None, *, full: bool = False) -> Iterator[Trial]:
         """The trials by number, in one of the states if given; with all their measurements if `full`."""

@@ -17,7 +17,6 @@ from asktell._targets import default_worker
 from asktell.aio._optimize import AsyncObjective, optimize
 from asktell.errors import AskTellError, NotFound, TrialNotRunning, Unauthenticated, Unavailable
 from asktell.explanation import Explanation, explanation_from_proto
-from asktell.names import StudyName
 from asktell.records import (
     FinishedTrial,
     StopAdvice,
@@ -192,9 +191,7 @@ class AsyncStudy(StudyRecord):
         self, count: int | None = None, *, worker: str | None = None, timeout: Seconds | None = None
     ) -> AsyncTrial | list[AsyncTrial]:
         """`asktell.Study.ask`."""
-        if count is not None and count < 1:
-            raise ValueError(f"count is at least 1, not {count}")
-        call = _calls.ask(self.name, 1 if count is None else count, worker or default_worker())
+        call = _calls.ask(self.name, count, worker or default_worker())
         trials = await self.take(call, None if timeout is None else to_budget(timeout))
         return trials[0] if count is None else trials
 
@@ -209,7 +206,7 @@ class AsyncStudy(StudyRecord):
 
     async def trial(self, number: int) -> AsyncTrial:
         """`asktell.Study.trial`."""
-        return AsyncTrial(self, await self._client.run(_calls.get_trial(StudyName.parse(self.name).trial(number))))
+        return AsyncTrial(self, await self._client.run(_calls.get_trial(_calls.trial_name(self.name, number))))
 
     async def trials(
         self, states: Iterable[TrialState | str] | None = None, *, full: bool = False
