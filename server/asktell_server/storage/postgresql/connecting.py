@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from weakref import WeakSet
@@ -73,6 +74,7 @@ class Target:
             ) from None
         self._conninfo = conninfo.make_conninfo("", **{**_DEFAULTS, **given})
         self._connections: WeakSet[Connection] = WeakSet()
+        self._adding = threading.Lock()
         self._is_cut = False
         user = f"{given['user']}@" if given.get("user") else ""
         port = f":{given['port']}" if given.get("port") else ""
@@ -105,13 +107,16 @@ class Target:
             _log.warning("the database %s runs with fsync=%s: it may lose what was acknowledged", self.location, fsync)
         # All integers as one type: each mixture of types would be prepared as a statement of its own.
         connection.adapters.register_dumper(int, Int8Dumper)
-        self._connections.add(connection)
+        with self._adding:
+            self._connections.add(connection)
         return connection
 
     def cut(self) -> None:
         """Cuts every connection, so that nobody waits for a database that does not answer, and makes no more. From any thread."""
         self._is_cut = True
-        for connection in list(self._connections):
+        with self._adding:
+            connections = list(self._connections)
+        for connection in connections:
             with contextlib.suppress(psycopg.Error, OSError):  # it is closed
                 # Not closed: another thread may be at work on it, and finds its end.
                 with socket.socket(fileno=os.dup(connection.fileno())) as ours:
