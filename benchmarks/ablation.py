@@ -29,8 +29,9 @@ from benchmarks.optimizers.problems import PROBLEMS
 from benchmarks.optimizers.problems.base import FLOOR, Problem, scale
 from benchmarks.optimizers.protocol import StudyBrief
 
+from asktell_server.domain.algorithms import GpOptimizer
 from asktell_server.domain.objectives import Measurement
-from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.gp.fit import MUCH_NOISE

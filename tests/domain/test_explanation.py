@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from asktell_server.domain.algorithms import RandomSearch
 from asktell_server.domain.explanation import ExplainRequest, activation
 from asktell_server.domain.objectives import Direction, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
@@ -15,7 +16,7 @@ from asktell_server.domain.space import (
     Parameter,
     SearchSpace,
 )
-from asktell_server.domain.study import RandomSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 
 PARAMETERS = (
     FloatParameter("lr", 0.0, 1.0),

@@ -9,20 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asktell_server.domain.algorithms import GpOptimizer, RandomSearch, SkoptOptimizer, SobolSearch, TransferSource
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import FloatParameter, SearchSpace
-from asktell_server.domain.study import (
-    GpOptimizer,
-    RandomSearch,
-    SkoptOptimizer,
-    SobolSearch,
-    StoppingCriteria,
-    Study,
-    StudySpec,
-    StudyState,
-    TransferSource,
-    TrialPolicy,
-)
+from asktell_server.domain.study import StoppingCriteria, Study, StudySpec, StudyState, TrialPolicy
 from asktell_server.domain.trial import TrialState
 
 S = TrialState

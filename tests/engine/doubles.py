@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
 
+from asktell_server.domain.algorithms import Algorithm, SkoptOptimizer
 from asktell_server.domain.errors import NoModel
 from asktell_server.domain.explanation import Calibration, ExplainRequest, Explanation, MetricExplanation
 from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import FloatParameter, IntParameter, Point, SearchSpace
-from asktell_server.domain.study import Algorithm, SkoptOptimizer, StoppingCriteria, Study, StudySpec, StudyState
+from asktell_server.domain.study import StoppingCriteria, Study, StudySpec, StudyState
 from asktell_server.domain.trial import Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.engine.admission import Admission, AdmissionConfig
 from asktell_server.engine.host import EngineHost, HostConfig

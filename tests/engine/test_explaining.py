@@ -12,9 +12,9 @@ from concurrent.futures import Future
 import pytest
 from prometheus_client import CollectorRegistry
 
+from asktell_server.domain.algorithms import RandomSearch
 from asktell_server.domain.errors import ComputeUnavailable, NoModel, ServerBusy
 from asktell_server.domain.explanation import ExplainRequest, Explanation
-from asktell_server.domain.study import RandomSearch
 from asktell_server.engine import host as host_module
 from asktell_server.engine import worker
 from asktell_server.engine.admission import AdmissionConfig, QueueLimits

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from asktell_server.domain.algorithms import GpOptimizer, TransferSource
 from asktell_server.domain.errors import SearchSpaceExhausted, ServerBusy, StudyNotFound
-from asktell_server.domain.study import GpOptimizer, TransferSource
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.engine import host as host_module
 from asktell_server.engine.admission import AdmissionConfig, QueueLimits

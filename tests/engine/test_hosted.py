@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asktell_server.domain.algorithms import SobolSearch
 from asktell_server.domain.space import IntParameter, SearchSpace
-from asktell_server.domain.study import SobolSearch, Study, TrialPolicy
+from asktell_server.domain.study import Study, TrialPolicy
 from asktell_server.domain.trial import Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.engine.hosted import GIVEN_UP, Held, HostedStudy
 from asktell_server.optimizers.registry import create_optimizer

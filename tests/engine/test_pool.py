@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from asktell_server.domain.algorithms import RandomSearch, SkoptEstimator, SkoptOptimizer
 from asktell_server.domain.objectives import Measurement
 from asktell_server.domain.space import Point
-from asktell_server.domain.study import RandomSearch, SkoptEstimator, SkoptOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import SuggestionSource, TrialState
 from asktell_server.engine import worker
 from asktell_server.engine.host import EngineHost, HostConfig
@@ -454,7 +455,8 @@ import asyncio
 from prometheus_client import CollectorRegistry
 from asktell_server.domain.objectives import Direction, Objective
 from asktell_server.domain.space import FloatParameter, SearchSpace
-from asktell_server.domain.study import RandomSearch, StudySpec
+from asktell_server.domain.algorithms import RandomSearch
+from asktell_server.domain.study import StudySpec
 from asktell_server.engine.pool import PoolConfig, WorkerPool
 from asktell_server.observe.metrics import Metrics
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from asktell.v1 import study_pb2
 from asktell.v1 import study_service_pb2 as pb
+from asktell_server.domain.algorithms import GridSearch, RandomSearch, SkoptOptimizer, SobolSearch
 from asktell_server.domain.objectives import Direction, Objective
 from asktell_server.domain.space import CategoricalParameter, IntParameter, SearchSpace, frozen_point
-from asktell_server.domain.study import GridSearch, RandomSearch, SkoptOptimizer, SobolSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.rpc.convert import read_parameters, spec_to_proto
 
 from ..rpc.calls import Stub, loss

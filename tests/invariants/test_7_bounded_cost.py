@@ -10,9 +10,10 @@ import pytest
 
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
+from asktell_server.domain.algorithms import SkoptOptimizer
 from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import FloatParameter, SearchSpace
-from asktell_server.domain.study import SkoptOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.engine import pool
 from asktell_server.optimizers import skopt_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asktell_server.domain.study import GpOptimizer, GridSearch, RandomSearch, SkoptOptimizer, SobolSearch
+from asktell_server.domain.algorithms import GpOptimizer, GridSearch, RandomSearch, SkoptOptimizer, SobolSearch
 from asktell_server.testing.optimizer_contract import OptimizerContract
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from asktell_server.domain.algorithms import Algorithm, GridSearch, RandomSearch, SobolSearch
 from asktell_server.domain.errors import SearchSpaceExhausted
 from asktell_server.domain.objectives import Direction, Objective
 from asktell_server.domain.space import (
@@ -21,7 +22,7 @@ from asktell_server.domain.space import (
     SearchSpace,
     frozen_point,
 )
-from asktell_server.domain.study import Algorithm, GridSearch, RandomSearch, SobolSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import SuggestionSource, TrialState
 from asktell_server.optimizers.base import Optimizer
 from asktell_server.optimizers.design import MAX_DRAWS, DesignedOptimizer, SobolSequence, Taken

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from asktell_server.domain.algorithms import SkoptAcquisition, SkoptEstimator, SkoptOptimizer, SobolSearch
 from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import (
     CategoricalParameter,
@@ -17,7 +18,7 @@ from asktell_server.domain.space import (
     SearchSpace,
     frozen_point,
 )
-from asktell_server.domain.study import SkoptAcquisition, SkoptEstimator, SkoptOptimizer, SobolSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers import skopt_model
 from asktell_server.optimizers.base import Observation, Optimizer

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asktell_server.domain.algorithms import SkoptEstimator, SkoptOptimizer
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import CategoricalParameter, FloatParameter, SearchSpace
-from asktell_server.domain.study import SkoptEstimator, SkoptOptimizer, StoppingCriteria, StudySpec, TrialPolicy
+from asktell_server.domain.study import StoppingCriteria, StudySpec, TrialPolicy
 from asktell_server.domain.trial import Prediction, TrialState
 from asktell_server.storage import codec
 from asktell_server.storage.schema import count_column

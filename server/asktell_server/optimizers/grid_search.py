@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from asktell_server.domain.algorithms import GridSearch
 from asktell_server.domain.errors import SearchSpaceExhausted
 from asktell_server.domain.space import CategoricalParameter, Parameter, ParameterValue, Point, frozen_point
-from asktell_server.domain.study import GridSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource
 from asktell_server.optimizers.base import Proposal
 from asktell_server.optimizers.design import DesignedOptimizer, Stream

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from asktell_server.domain.study import (
+from asktell_server.domain.algorithms import (
     Algorithm,
     GpOptimizer,
     GridSearch,
     RandomSearch,
     SkoptOptimizer,
     SobolSearch,
-    StudySpec,
 )
+from asktell_server.domain.study import StudySpec
 from asktell_server.optimizers.base import Optimizer, SourceStudy
 from asktell_server.optimizers.design import preload as preload
 from asktell_server.optimizers.gp.device import FitDevice

@@ -39,8 +39,8 @@ from skopt.space import Categorical, Real
 from skopt.utils import cook_estimator
 from threadpoolctl import threadpool_limits
 
+from asktell_server.domain.algorithms import SkoptAcquisition, SkoptOptimizer
 from asktell_server.domain.space import CategoricalParameter
-from asktell_server.domain.study import SkoptAcquisition, SkoptOptimizer
 from asktell_server.optimizers.encoding import Array, Encoding
 
 CANDIDATES = 2000

@@ -25,8 +25,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asktell_server.domain.algorithms import SkoptOptimizer
 from asktell_server.domain.space import Point, frozen_point
-from asktell_server.domain.study import SkoptOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Prediction, Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation, Proposal
 from asktell_server.optimizers.design import DesignedOptimizer, Stream, Taken, generator

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from asktell.names import ProjectName, StudyName, is_id
+from asktell_server.domain.algorithms import GpOptimizer
 from asktell_server.domain.errors import (
     EtagMismatch,
     FeatureNotImplemented,
@@ -27,7 +28,6 @@ from asktell_server.domain.space import shown
 from asktell_server.domain.study import (
     MAX_REASON,
     MAX_TEXT,
-    GpOptimizer,
     Study,
     StudySpec,
     StudyState,

@@ -17,6 +17,18 @@ from functools import lru_cache
 from typing import Any
 
 from asktell_server.domain.access import Grant, Role, Token
+from asktell_server.domain.algorithms import (
+    ALGORITHM_NAMES,
+    Algorithm,
+    GpOptimizer,
+    NormalPrior,
+    OptimumPrior,
+    SkoptAcquisition,
+    SkoptEstimator,
+    SkoptOptimizer,
+    TransferSource,
+    WeightedPrior,
+)
 from asktell_server.domain.errors import StorageUnavailable
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
@@ -28,23 +40,7 @@ from asktell_server.domain.space import (
     Parameter,
     SearchSpace,
 )
-from asktell_server.domain.study import (
-    ALGORITHM_NAMES,
-    Algorithm,
-    GpOptimizer,
-    NormalPrior,
-    OptimumPrior,
-    SkoptAcquisition,
-    SkoptEstimator,
-    SkoptOptimizer,
-    StoppingCriteria,
-    Study,
-    StudySpec,
-    StudyState,
-    TransferSource,
-    TrialPolicy,
-    WeightedPrior,
-)
+from asktell_server.domain.study import StoppingCriteria, Study, StudySpec, StudyState, TrialPolicy
 from asktell_server.domain.trial import Prediction, Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.storage.base import StoredRequest
 from asktell_server.storage.schema import count_column, studies, tokens, trials

@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from asktell_server.domain.algorithms import Algorithm, RandomSearch
 from asktell_server.domain.errors import NoModel, SearchSpaceExhausted
 from asktell_server.domain.explanation import MAX_IMPORTANCES, ExplainRequest, Explanation
 from asktell_server.domain.objectives import Direction, Measurement, Objective
@@ -31,7 +32,7 @@ from asktell_server.domain.space import (
     SearchSpace,
     frozen_point,
 )
-from asktell_server.domain.study import Algorithm, RandomSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation, Optimizer, Proposal
 from asktell_server.optimizers.registry import create_optimizer

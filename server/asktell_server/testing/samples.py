@@ -6,16 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
-from asktell_server.domain.space import (
-    CategoricalParameter,
-    Condition,
-    DiscreteParameter,
-    FloatParameter,
-    IntParameter,
-    SearchSpace,
-)
-from asktell_server.domain.study import (
+from asktell_server.domain.algorithms import (
     Algorithm,
     GpOptimizer,
     GridSearch,
@@ -26,14 +17,19 @@ from asktell_server.domain.study import (
     SkoptEstimator,
     SkoptOptimizer,
     SobolSearch,
-    StoppingCriteria,
-    Study,
-    StudySpec,
-    StudyState,
     TransferSource,
-    TrialPolicy,
     WeightedPrior,
 )
+from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
+from asktell_server.domain.space import (
+    CategoricalParameter,
+    Condition,
+    DiscreteParameter,
+    FloatParameter,
+    IntParameter,
+    SearchSpace,
+)
+from asktell_server.domain.study import StoppingCriteria, Study, StudySpec, StudyState, TrialPolicy
 from asktell_server.domain.trial import Prediction, Suggestion, SuggestionSource, Trial, TrialState
 from asktell_server.storage.base import Storage, Transaction
 

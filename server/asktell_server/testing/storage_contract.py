@@ -16,9 +16,10 @@ from itertools import cycle
 import pytest
 
 from asktell_server.domain.access import Role, Token, grants
+from asktell_server.domain.algorithms import Algorithm
 from asktell_server.domain.errors import ConcurrentUpdate, StorageUnavailable, StudyNotFound
 from asktell_server.domain.objectives import Measurement
-from asktell_server.domain.study import Algorithm, StudyState
+from asktell_server.domain.study import StudyState
 from asktell_server.domain.trial import SUPERSEDED, Trial, TrialState
 from asktell_server.storage.base import Snapshot, Storage, StoredRequest, Transaction
 from asktell_server.testing.samples import (

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asktell_server.domain.algorithms import GpOptimizer
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import (
     CategoricalParameter,
@@ -19,7 +20,7 @@ from asktell_server.domain.space import (
     Point,
     SearchSpace,
 )
-from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array, Encoding

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from asktell_server.domain.algorithms import NormalPrior, OptimumPrior, WeightedPrior
 from asktell_server.domain.space import FloatParameter, IntParameter, SearchSpace
-from asktell_server.domain.study import NormalPrior, OptimumPrior, WeightedPrior
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.acquisition import (
     LogExpectedImprovement,

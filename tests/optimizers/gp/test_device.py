@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from asktell_server.domain.algorithms import SobolSearch
 from asktell_server.domain.space import Point, SearchSpace
-from asktell_server.domain.study import SobolSearch
 from asktell_server.domain.trial import Suggestion
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
+from asktell_server.domain.algorithms import RandomSearch
 from asktell_server.domain.errors import NoModel
 from asktell_server.domain.explanation import ExplainRequest, Importance, MetricExplanation
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
@@ -21,7 +22,7 @@ from asktell_server.domain.space import (
     Point,
     SearchSpace,
 )
-from asktell_server.domain.study import RandomSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.encoding import Array, Encoding

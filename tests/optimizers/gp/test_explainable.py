@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from asktell_server.domain.algorithms import GpOptimizer
 from asktell_server.domain.errors import NoModel
 from asktell_server.domain.explanation import ExplainRequest
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
@@ -21,7 +22,7 @@ from asktell_server.domain.space import (
     Point,
     SearchSpace,
 )
-from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.encoding import Array, Encoding

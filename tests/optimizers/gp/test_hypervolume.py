@@ -12,9 +12,10 @@ import pytest
 import torch
 from scipy import special
 
+from asktell_server.domain.algorithms import GpOptimizer, RandomSearch
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import FloatParameter, Point, SearchSpace
-from asktell_server.domain.study import GpOptimizer, RandomSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.encoding import Array, Encoding

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from asktell_server.domain.algorithms import GpOptimizer, NormalPrior, OptimumPrior, SobolSearch
 from asktell_server.domain.errors import SearchSpaceExhausted
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import FloatParameter, IntParameter, Point, SearchSpace
-from asktell_server.domain.study import GpOptimizer, NormalPrior, OptimumPrior, SobolSearch, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation
 from asktell_server.optimizers.gp.optimizer import ENUMERATED, GpAsk

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from asktell_server.domain.algorithms import GpOptimizer
 from asktell_server.domain.objectives import Direction, Objective
 from asktell_server.domain.space import (
     CategoricalParameter,
@@ -22,7 +23,7 @@ from asktell_server.domain.space import (
     Point,
     SearchSpace,
 )
-from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.encoding import Array, Encoding, column_of
@@ -429,7 +430,8 @@ def test_the_first_trials_need_no_model_library() -> None:
 import sys
 from asktell_server.domain.objectives import Direction, Measurement, Objective
 from asktell_server.domain.space import FloatParameter, SearchSpace
-from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.algorithms import GpOptimizer
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import TrialState
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.registry import create_optimizer

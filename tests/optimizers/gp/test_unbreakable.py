@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from asktell_server.domain.algorithms import GpOptimizer, NormalPrior, OptimumPrior, WeightedPrior
 from asktell_server.domain.errors import SearchSpaceExhausted
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
 from asktell_server.domain.space import CategoricalParameter, DiscreteParameter, FloatParameter, Point, SearchSpace
-from asktell_server.domain.study import GpOptimizer, NormalPrior, OptimumPrior, StudySpec, WeightedPrior
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.testing.optimizer_contract import assert_lies_in

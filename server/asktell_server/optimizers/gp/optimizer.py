@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from asktell_server.domain.algorithms import GpOptimizer
 from asktell_server.domain.errors import NoModel
 from asktell_server.domain.explanation import ExplainRequest, Explanation
 from asktell_server.domain.space import Point
-from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Suggestion, SuggestionSource, TrialState
 from asktell_server.optimizers.base import Observation, Proposal, SourceStudy
 from asktell_server.optimizers.design import MAX_ENUMERATED, DesignedOptimizer, Taken

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asktell_server.domain.study import NormalPrior, OptimumPrior
+from asktell_server.domain.algorithms import NormalPrior, OptimumPrior
 from asktell_server.optimizers.encoding import Array
 from asktell_server.optimizers.gp.acquisition import Term
 from asktell_server.optimizers.gp.cube import Cube

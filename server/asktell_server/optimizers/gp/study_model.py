@@ -25,8 +25,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from asktell_server.domain.algorithms import GpOptimizer
 from asktell_server.domain.space import Point
-from asktell_server.domain.study import GpOptimizer, StudySpec
+from asktell_server.domain.study import StudySpec
 from asktell_server.domain.trial import Prediction, TrialState
 from asktell_server.optimizers.base import Observation, SourceStudy
 from asktell_server.optimizers.design import Stream, generator

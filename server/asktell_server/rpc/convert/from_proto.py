@@ -16,6 +16,20 @@ from google.protobuf.duration_pb2 import Duration
 from asktell.names import InvalidName, StudyName
 from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, trial_pb2
 from asktell_server.domain import space as domain_space
+from asktell_server.domain.algorithms import (
+    Algorithm,
+    GpOptimizer,
+    GridSearch,
+    NormalPrior,
+    OptimumPrior,
+    RandomSearch,
+    SkoptAcquisition,
+    SkoptEstimator,
+    SkoptOptimizer,
+    SobolSearch,
+    TransferSource,
+    WeightedPrior,
+)
 from asktell_server.domain.errors import Violation
 from asktell_server.domain.explanation import ExplainRequest
 from asktell_server.domain.objectives import Direction, Measurement, Objective, OutcomeConstraint
@@ -30,23 +44,7 @@ from asktell_server.domain.space import (
     SearchSpace,
     shown,
 )
-from asktell_server.domain.study import (
-    Algorithm,
-    GpOptimizer,
-    GridSearch,
-    NormalPrior,
-    OptimumPrior,
-    RandomSearch,
-    SkoptAcquisition,
-    SkoptEstimator,
-    SkoptOptimizer,
-    SobolSearch,
-    StoppingCriteria,
-    StudySpec,
-    TransferSource,
-    TrialPolicy,
-    WeightedPrior,
-)
+from asktell_server.domain.study import StoppingCriteria, StudySpec, TrialPolicy
 
 E = TypeVar("E", bound=Enum)
 Violations = list[Violation]

@@ -8,6 +8,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from asktell.names import StudyName
 from asktell.v1 import search_space_pb2, study_pb2, study_service_pb2, trial_pb2
+from asktell_server.domain.algorithms import (
+    Algorithm,
+    GpOptimizer,
+    GridSearch,
+    NormalPrior,
+    OptimumPrior,
+    RandomSearch,
+    SobolSearch,
+)
 from asktell_server.domain.explanation import Explanation, MetricExplanation
 from asktell_server.domain.objectives import Measurement, OutcomeConstraint
 from asktell_server.domain.space import (
@@ -17,18 +26,7 @@ from asktell_server.domain.space import (
     Parameter,
     ParameterValue,
 )
-from asktell_server.domain.study import (
-    Algorithm,
-    GpOptimizer,
-    GridSearch,
-    NormalPrior,
-    OptimumPrior,
-    RandomSearch,
-    SobolSearch,
-    Study,
-    StudySpec,
-    StudyState,
-)
+from asktell_server.domain.study import Study, StudySpec, StudyState
 from asktell_server.domain.trial import SuggestionSource, Trial, TrialState
 from asktell_server.service.studies import etag
 
