@@ -8,7 +8,7 @@ from typing import cast
 from asktell.v1 import study_pb2, trial_pb2
 from asktell.v1 import study_service_pb2 as pb
 
-from .checker import answers, evidence, studies, writes
+from .checker import answers, evidence, reads, studies, writes
 from .clients import Caller, Client, Plan
 from .history import Call, History, Outcome
 
@@ -84,3 +84,21 @@ def test_another_body_is_recognisable_in_all_its_trials() -> None:
         ("n", "n"),
         ("n another body", "n another body"),
     }
+
+
+def _page(began: float, numbers: list[int], token: str = "", following: str = "") -> Call:
+    trials = [trial_pb2.Trial(name=f"{NAME}/trials/{number}", revision=number) for number in numbers]
+    request = pb.ListTrialsRequest(parent=NAME, page_size=2, page_token=token)
+    answer = pb.ListTrialsResponse(trials=trials, next_page_token=following)
+    return Call("c", "ListTrials", request, began, began + 1, Outcome.OK, answer)
+
+
+def test_walks_through_pages_may_share_a_token() -> None:
+    """The second walk goes on where the first did and finds what came since; it must not stop where the first did."""
+    early = [_page(1.0, [1, 2], following="t"), _page(3.0, [3], token="t")]
+    late = [_page(7.0, [1, 2], following="t"), _page(9.0, [3, 4], token="t")]
+    short = [_page(7.0, [1, 2], following="t"), _page(9.0, [3], token="t")]
+    seen = Call("d", "GetTrial", None, 5.0, 6.0, Outcome.OK, trial_pb2.Trial(name=f"{NAME}/trials/4", revision=4))
+
+    assert not list(reads.pages_hold_every_trial(_evidence(*early, seen, *late)))
+    assert list(reads.pages_hold_every_trial(_evidence(*early, seen, *short)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from asktell.v1 import study_service_pb2 as pb
@@ -31,19 +32,21 @@ def reads_see_what_was_acknowledged(e: Evidence) -> Iterator[str]:
 
 def pages_hold_every_trial(e: Evidence) -> Iterator[str]:
     """Trials of page after page ascend, and with the last page each trial that somebody had seen before the first is among them."""
-    following = {
-        (call.client, call.request.parent, call.request.page_token): call
-        for call in e.calls("ListTrials")
-        if call.ok and call.request.page_token
-    }
+    following: dict[tuple[str, str, str], list[Call]] = defaultdict(list)
+    for call in e.calls("ListTrials"):
+        if call.ok and call.request.page_token:
+            following[call.client, call.request.parent, call.request.page_token].append(call)
     for first in e.calls("ListTrials"):
         if not first.ok or first.request.page_token:
             continue
         walk = [first]
-        while (token := walk[-1].response.next_page_token) and (
-            more := following.get((first.client, first.request.parent, token))
-        ):
-            walk.append(more)
+        while token := walk[-1].response.next_page_token:
+            # A token may be that of another walk as well, which ended on the same trial.
+            pages = following[first.client, first.request.parent, token]
+            later = [page for page in pages if page.began >= walk[-1].ended]
+            if not later:
+                break
+            walk.append(min(later, key=lambda page: page.began))
         numbers = [number_of(trial) for page in walk for trial in page.response.trials]
         if numbers != sorted(set(numbers)):
             yield f"{first} and the pages after it listed the numbers {numbers}"
