@@ -49,6 +49,18 @@ SLOW = {
     "retries_twice",
     "gives_solved_points_again",
 }
+# Those for the long run alone: the rules that find them are like others', which are tried each time.
+LIKE_OTHERS = {
+    "imports_half",
+    "suggests_outside_of_the_space",
+    "never_completes",
+    "reads_another_trial",
+    "forgets_labels",
+    "forgets_labels_of_studies",
+    "never_says_stop",
+    "heartbeats_without_a_lease",
+    "gives_without_a_lease",
+}
 STUDIES = {
     "exceeds_the_budget": "budget",
     "gives_when_stopped": "stopped",
@@ -76,7 +88,10 @@ def test_each_mutant_is_expected() -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("mutant", sorted(set(MUTANTS) - SLOW))
+@pytest.mark.parametrize(
+    "mutant",
+    [pytest.param(name, marks=pytest.mark.soak if name in LIKE_OTHERS else ()) for name in sorted(set(MUTANTS) - SLOW)],
+)
 def test_a_planted_bug_is_found(mutant: str, tmp_path: Path) -> None:
     """Some hundred calls are enough, and what the checker says names the promise that was broken.
 
